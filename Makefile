@@ -1,0 +1,51 @@
+# The two commands of this repository are `make book` and `make test`; `make help` lists the rest.
+# Needs a POSIX shell, any make (GNU make 3.81, as on macOS, will do) and Python 3.11 or newer.
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+NOTEBOOKS = book/*.ipynb
+# What `make test` runs: .ci/run passes chapters copied out of the source tree instead.
+CHAPTERS = book
+PORT = 8000
+
+.PHONY: help book test lint format env serve clean lock
+
+help: ## list the commands
+	@echo "make COMMAND, where COMMAND is one of"
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name what; do printf '  %-8s %s\n' "$$name" "$$what"; done
+
+book: $(STAMP) ## execute every chapter and build the site into _build/html
+	@$(BIN)/python tools/build_book.py
+
+test: $(STAMP) ## run the package's tests, its doctests and every chapter
+	$(BIN)/python -m pytest --cov --cov-fail-under=95 tests zotutor $(CHAPTERS)
+
+lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are stripped
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	$(BIN)/python -m pytest -q -m lint tests/test_book.py
+
+format: $(STAMP) ## rewrite code and notebooks as lint wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/nbstripout $(NOTEBOOKS)
+
+env: $(STAMP) ## create .venv with the exact versions of requirements.lock
+
+serve: book ## build the book, then serve it at http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+clean: ## remove what book and test made; .venv stays
+	rm -rf _build build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find zotutor tests tools book -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An interrupted installation leaves no stamp, so the next make takes it up again.
+$(STAMP): pyproject.toml requirements.lock tools/make_env.sh
+	@sh tools/make_env.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
