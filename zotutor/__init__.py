@@ -1,0 +1,63 @@
+"""Zeroth-order optimization, seen through the empirical neural tangent kernel.
+
+The package behind the book *Zeroth-Order Optimization: A Kernel Perspective*. Import order is
+reading order: directions, probe, estimators, optim, jacobians, kernels, dynamics.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import directions, dynamics, estimators, jacobians, kernels, optim
+from .directions import Gaussian, Rademacher, Sparse, Sphere
+from .dynamics import one_step
+from .estimators import estimate_gradient
+from .jacobians import jacobian, jvp, vjp
+from .kernels import alignment, effective_rank, entk, relative_frobenius, zo_entk
+from .optim import ZOSGD
+from .probe import NonFiniteLossError, probe
+
+if TYPE_CHECKING:
+    from . import datasets, exercises, figures, models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ZOSGD",
+    "Gaussian",
+    "NonFiniteLossError",
+    "Rademacher",
+    "Sparse",
+    "Sphere",
+    "alignment",
+    "datasets",
+    "directions",
+    "dynamics",
+    "effective_rank",
+    "entk",
+    "estimate_gradient",
+    "estimators",
+    "exercises",
+    "figures",
+    "jacobian",
+    "jacobians",
+    "jvp",
+    "kernels",
+    "models",
+    "one_step",
+    "optim",
+    "probe",
+    "relative_frobenius",
+    "vjp",
+    "zo_entk",
+]
+
+_LAZY = ("datasets", "exercises", "figures", "models")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module outside of the core where it is first used."""
+    if name in _LAZY:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

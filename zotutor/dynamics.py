@@ -1,0 +1,151 @@
+"""What one step on x_u does to x_o: predicted from A, K and G, and measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_batch, check_integer, check_labels, check_real
+from .directions import Directions
+from .estimators import estimate_gradient
+from .jacobians import flatten, jacobian, logits_of, named_trainable, unflatten, vjp
+from .kernels import product, projected
+
+
+class OneStep(NamedTuple):
+    """One step on x_u, seen from x_o. Shapes in :func:`one_step`."""
+
+    A: Tensor
+    K: Tensor
+    G: Tensor
+    predicted: Tensor
+    measured: Tensor
+    residual: Tensor
+
+
+def log_softmax_jacobian(logits: Tensor) -> Tensor:
+    """A = d log pi / dz = I - 1 pi^T, for each row of logits.
+
+    Args:
+        logits: shape (N, V).
+
+    Returns:
+        Shape (N, V, V); A[n, i, j] = [i = j] - pi_j(x_n).
+
+    Example:
+        >>> log_softmax_jacobian(torch.zeros(1, 2))
+        tensor([[[ 0.5000, -0.5000],
+                 [-0.5000,  0.5000]]])
+    """
+    pi = logits.softmax(-1)
+    V = logits.shape[-1]
+    return torch.eye(V, dtype=logits.dtype, device=logits.device) - pi[:, None, :].expand(-1, V, V)
+
+
+def cross_entropy_gradient(logits: Tensor, y: Tensor) -> Tensor:
+    """G = d loss / dz = pi - e_y for cross-entropy, for each row.
+
+    Args:
+        logits: shape (N, V).
+        y: labels (N,), in [0, V).
+
+    Returns:
+        Shape (N, V); each row sums to 0.
+
+    Example:
+        >>> cross_entropy_gradient(torch.zeros(1, 2), torch.tensor([0]))
+        tensor([[-0.5000,  0.5000]])
+    """
+    return logits.softmax(-1) - nn.functional.one_hot(y, logits.shape[-1]).to(logits.dtype)
+
+
+def one_step(
+    model: nn.Module,
+    x_o: Tensor,
+    x_u: Tensor,
+    y_u: Tensor,
+    *,
+    lr: float,
+    P: int | None = None,
+    directions: Directions | None = None,
+    eps: float | None = None,
+    seed: int = 0,
+    step: int = 0,
+) -> OneStep:
+    """Predict what one SGD or ZO-SGD step on (x_u, y_u) does to log pi(. | x_o), and measure it.
+
+    The loss is the mean cross-entropy over the N_u updated-on inputs. Predicted, to first order:
+
+        Delta log pi(. | x_o) = -(lr / N_u) sum_u A(x_o) K(x_o, x_u) G(x_u, y_u),
+
+    with K = J_o J_u^T for first order (P = None) and K_U = J_o U U^T J_u^T for zeroth order.
+    Measured: log pi at the stepped parameters minus log pi before. For ZO the measured step is a
+    real one, from two-point function values at eps with the directions of ``seed`` and ``step``.
+
+    Args:
+        model: returns logits (N, V) for a batch (N, ...). It is left as it was.
+        x_o: observed inputs (N_o, ...).
+        x_u: updated-on inputs (N_u, ...).
+        y_u: their labels (N_u,), in [0, V).
+        lr: learning rate eta, above 0. The residual shrinks as lr^2.
+        P: number of perturbations; None for first order.
+        directions: family of u; :class:`~zotutor.Rademacher` by default. Needs P.
+        eps: finite-difference step; None for the default. Needs P.
+        seed: 0 <= seed < 2^64.
+        step: which optimizer step.
+
+    Returns:
+        Named tuple of A (N_o, V, V), K (N_o, N_u, V, V) (K_U if P is given), G (N_u, V),
+        predicted (N_o, V), measured (N_o, V), residual = measured - predicted (N_o, V).
+
+    Raises:
+        TypeError, ValueError: for bad batches, labels, lr, P or eps.
+        NonFiniteLossError: if a ZO probe's loss is NaN or infinite.
+
+    References:
+        Ren and Sutherland (2025), first order; Li, Ying, Liu and Yang (2026), zeroth order.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> model = nn.Linear(2, 3, bias=False)
+        >>> seen = one_step(model, x, x, torch.tensor([0]), lr=1e-3)
+        >>> bool(seen.residual.abs().max() < 1e-2 * seen.measured.abs().max())
+        True
+    """
+    params = named_trainable(model)
+    check_batch("x_o", x_o)
+    check_batch("x_u", x_u)
+    check_real("lr", lr, low=0.0, open_low=True)
+    if P is None and (directions is not None or eps is not None):
+        raise ValueError("directions, eps: given without P; give P for zeroth order, or neither")
+    if P is not None:
+        check_integer("P", P, low=1)
+    with torch.no_grad():
+        before, logits_u = logits_of(model, params, x_o), logits_of(model, params, x_u)
+    y_u = check_labels("y_u", y_u, count=x_u.shape[0], classes=logits_u.shape[1])
+    A, G = log_softmax_jacobian(before), cross_entropy_gradient(logits_u, y_u)
+
+    J_o, J_u = jacobian(model, x_o), jacobian(model, x_u)
+    if P is None:
+        K = product(J_o, J_u)
+        gradient = vjp(model, x_u, G / x_u.shape[0])
+    else:
+        K = projected(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
+        estimate = estimate_gradient(
+            lambda: nn.functional.cross_entropy(model(x_u), y_u),
+            model,
+            directions=directions,
+            P=P,
+            eps=eps,
+            seed=seed,
+            step=step,
+        )
+        gradient = torch.cat([part.reshape(-1) for part in estimate])
+    stepped = unflatten(flatten(params) - lr * gradient, params)
+    with torch.no_grad():
+        after = logits_of(model, stepped, x_o)
+    measured = after.log_softmax(-1) - before.log_softmax(-1)
+    predicted = -lr / x_u.shape[0] * torch.einsum("oij,oujk,uk->oi", A, K, G)
+    return OneStep(A, K, G, predicted, measured, measured - predicted)

@@ -1,0 +1,104 @@
+"""One look for every figure: colors that the color-blind can tell apart, and white paper.
+
+Paper stays white in dark mode, so that ink chosen for white stays readable. Lines differ in marker
+or dash as well as in color. Figures are returned,
+not shown: a notebook shows its cell's last value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+try:
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+    from matplotlib.figure import Figure
+except ImportError as error:  # pragma: no cover
+    raise ImportError(
+        'figures need matplotlib, which is not installed; run: pip install "zotutor[book]"'
+    ) from error
+
+FO = "#0072B2"
+"""Color of what first order does (blue)."""
+ZO = "#D55E00"
+"""Color of what zeroth order does (vermilion)."""
+THEORY = "#000000"
+"""Color of what a formula says (black, dashed)."""
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, for anything else."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""One marker for each color of the cycle."""
+
+STYLE: Any = {
+    "figure.figsize": (6.4, 3.8),
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.prop_cycle": cycler(color=CYCLE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "image.cmap": "RdBu_r",
+    "figure.constrained_layout.use": True,
+}
+
+Arguments = ParamSpec("Arguments")
+
+
+def figure(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Decorator of every figure function: the style while it draws, and no second display."""
+
+    @wraps(draw)
+    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            drawn = draw(*args, **kwargs)
+        plt.close(drawn)
+        return drawn
+
+    return styled
+
+
+def explore(draw: Callable[..., Figure], **choices: list[Any]) -> Any:
+    """A figure with one slider for each argument, where a kernel is live.
+
+    In the static book there is no kernel, and a slider would be dead: there (the build sets the
+    variable ``ZOTUTOR_STATIC``) the figure for the middle choices is returned instead.
+
+    Args:
+        draw: a figure function that takes the arguments by keyword.
+        choices: the values each argument can take, in order.
+
+    Returns:
+        An ``ipywidgets`` widget, or a Figure.
+    """
+    if os.environ.get("ZOTUTOR_STATIC"):
+        return draw(**{name: values[len(values) // 2] for name, values in choices.items()})
+    try:
+        import ipywidgets
+    except ImportError as error:  # pragma: no cover
+        raise ImportError(
+            'sliders need ipywidgets, which is not installed; run: pip install "zotutor[book]"'
+        ) from error
+    sliders = {
+        name: ipywidgets.SelectionSlider(
+            options=values,
+            value=values[len(values) // 2],
+            description=name,
+            continuous_update=False,
+        )
+        for name, values in choices.items()
+    }
+    return ipywidgets.interactive(draw, **sliders)

@@ -1,0 +1,187 @@
+"""ZO-SGD as a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .checks import at_least_float32, check_integer, check_real, trainable
+from .directions import Directions, Rademacher, chunks, weighted_sum
+from .estimators import project, resolve_eps
+from .probe import Loss
+
+
+class ZOSGD(Optimizer):
+    """Zeroth-order stochastic gradient descent, from loss values only.
+
+    At step t, with u_p drawn by (seed, t, p),
+
+        g_p = [L(theta + eps u_p) - L(theta - eps u_p)] / (2 eps),
+        theta <- theta - (lr / P) sum_p g_p u_p.
+
+    The closure is called 2 P times, all of them before theta changes. No probe writes theta, and
+    neither a direction nor the estimate is ever formed: extra memory is one parameter for a probe
+    and one chunk for the update, whatever P is. Momentum adds a buffer of the size of the model.
+
+    Args:
+        params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
+            groups with their own lr, momentum and weight_decay. Frozen ones are passed over.
+        lr: learning rate eta, at least 0. A stable one is smaller than for SGD, by a factor of
+            about P / (P + effective rank of the Hessian).
+        eps: finite-difference step; None for the default of the dtype (1e-3 in float32).
+        P: number of perturbations a step, at least 1.
+        directions: family of u; :class:`~zotutor.Rademacher` by default.
+        momentum: m in [0, 1): b <- m b + g_hat, theta <- theta - lr b, as in ``torch.optim.SGD``.
+        weight_decay: adds weight_decay * theta to the estimate, as in ``torch.optim.SGD``.
+        seed: 0 <= seed < 2^64; with the step counter it fixes every direction.
+
+    Raises:
+        TypeError, ValueError: at construction, for arguments out of range; at a step, for a closure
+            that returns no scalar, reads no parameter, or draws random numbers.
+        NonFiniteLossError: at a step whose loss is NaN or infinite; parameters, buffers and the
+            step counter are as they were.
+
+    ``state_dict`` holds the step counter, and what fixes the directions: loading it into an
+    optimizer with another seed or family is refused. Schedulers change ``lr`` as for any optimizer.
+
+    Use :func:`~zotutor.estimate_gradient` instead to look at an estimate, or to feed another
+    optimizer.
+
+    References:
+        Spall (1992); Malladi et al. (2023), MeZO, which regenerates directions from a seed.
+
+    Example:
+        >>> theta = torch.tensor([3.0, 4.0], requires_grad=True)
+        >>> optimizer = ZOSGD([theta], lr=0.1, seed=0)
+        >>> for _ in range(100):
+        ...     loss = optimizer.step(lambda: theta.square().sum() / 2)
+        >>> bool(loss < 1e-3)
+        True
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        *,
+        eps: float | None = None,
+        P: int = 1,
+        directions: Directions | None = None,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        seed: int,
+    ) -> None:
+        """Check the arguments; nothing is allocated."""
+        self.P = check_integer("P", P, low=1)
+        self.seed = check_integer("seed", seed, low=0, high=1 << 64)
+        self.directions: Directions = Rademacher() if directions is None else directions
+        self.steps_taken = 0
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.eps = resolve_eps(eps, self._tensors())
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, after checking its lr, momentum and weight_decay."""
+        options = self.defaults | param_group
+        check_real("lr", options["lr"], low=0.0)
+        check_real("weight_decay", options["weight_decay"], low=0.0)
+        if not 0.0 <= check_real("momentum", options["momentum"], low=0.0) < 1.0:
+            raise ValueError(f"momentum: given {options['momentum']}, expected in [0, 1)")
+        super().add_param_group(param_group)
+
+    def _tensors(self) -> list[Tensor]:
+        return trainable(p for group in self.param_groups for p in group["params"])
+
+    @torch.no_grad()
+    def step(self, closure: Loss | None = None) -> Tensor:  # type: ignore[override]
+        """One step: 2 P calls of the closure, then one update.
+
+        Args:
+            closure: computes and returns the loss (a 0-d tensor), without backward.
+
+        Returns:
+            The mean of the 2 P losses, 0-d, float64 on the CPU: L(theta) up to O(eps^2).
+        """
+        if closure is None:
+            raise TypeError("closure: given None, expected a function that returns the loss")
+        tensors = self._tensors()
+        drawn = [
+            self.directions.at(tensors, seed=self.seed, step=self.steps_taken, p=p)
+            for p in range(self.P)
+        ]
+        found = project(closure, tensors, drawn, eps=self.eps, method="two-point")
+        number = {id(tensor): i for i, tensor in enumerate(tensors)}
+        for group in self.param_groups:
+            lr, momentum = float(group["lr"]), group["momentum"]
+            for theta in group["params"]:
+                i = number.get(id(theta))
+                if i is None:
+                    continue
+                # without momentum lr goes into the weights: for signs the update is then one
+                # rounding, and the same on every device
+                scale = (1.0 if momentum else -lr) / self.P
+                weights = [scale * g for g in found.coefficients]
+                flat = theta.view(-1) if theta.is_contiguous() else theta.reshape(-1)
+                for start, stop in chunks(theta.numel()):
+                    part = flat[start:stop]
+                    update = weighted_sum(drawn, weights, i, start, stop, theta.dtype)
+                    self._apply(theta, part, update, start, stop, group, lr)
+                if not theta.is_contiguous():
+                    theta.copy_(flat.view(theta.shape))
+        self.steps_taken += 1
+        return torch.tensor(found.loss, dtype=torch.float64)
+
+    def _apply(
+        self,
+        theta: Tensor,
+        part: Tensor,
+        update: Tensor,
+        start: int,
+        stop: int,
+        group: dict[str, Any],
+        lr: float,
+    ) -> None:
+        """Move ``part`` of theta: ``update`` is -lr g_hat, or g_hat if there is momentum."""
+        exact = at_least_float32(theta.dtype)
+        momentum, decay = group["momentum"], group["weight_decay"]
+        if decay:
+            update.add_(part.to(exact), alpha=decay if momentum else -lr * decay)
+        if momentum:
+            state = self.state[theta]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros(
+                    theta.numel(), dtype=exact, device=theta.device
+                )
+            buffer = state["momentum_buffer"][start:stop]
+            update = buffer.mul_(momentum).add_(update) * -lr
+        if lr:
+            part.copy_(part.to(exact) + update)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As for any optimizer, with an entry "zo": step counter, seed, P, eps, directions."""
+        return super().state_dict() | {
+            "zo": {"steps_taken": self.steps_taken, "eps": self.eps, "P": self.P} | self._identity()
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return {"seed": self.seed, "directions": repr(self.directions)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of another ZOSGD with the same seed and directions.
+
+        Raises:
+            ValueError: if seed or directions differ, or the state is not of a ZOSGD.
+        """
+        zo = state_dict.get("zo")
+        if zo is None:
+            raise ValueError("state_dict: given one without 'zo', expected that of a ZOSGD")
+        for name, here in self._identity().items():
+            if zo[name] != here:
+                raise ValueError(
+                    f"state_dict: {name} is {zo[name]!r}, this optimizer's is {here!r}; construct "
+                    f"the optimizer with {name}={zo[name]} to continue the same run"
+                )
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
+        self.steps_taken, self.eps, self.P = zo["steps_taken"], zo["eps"], zo["P"]

@@ -1,0 +1,241 @@
+"""The loss at theta + c u, theta never written.
+
+A `torch.overrides.TorchFunctionMode` sees every torch operation. Where an operation reads a
+trainable parameter it is handed a scratch tensor theta + c u_p instead, which is dropped when the
+operation returns. So there is nothing to restore: not after an exception, not after an interrupt,
+not in half precision, where +eps, -2 eps, +eps does not lead back to theta. Tied weights come out
+right, because a parameter is recognized by identity wherever it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .checks import Parameters, at_least_float32, check_comparable, check_real, trainable
+from .directions import Directions, Rademacher
+
+Loss = Callable[[], Tensor | float]
+"""A closure that computes a loss, without backward, and returns it as a 0-d tensor."""
+
+_READS_NO_VALUE = {
+    getattr(Tensor, name).__get__
+    for name in (
+        "shape dtype device layout ndim requires_grad is_leaf grad grad_fn names is_sparse "
+        "is_cuda is_mps is_quantized is_meta is_nested itemsize nbytes"
+    ).split()
+    if hasattr(Tensor, name)
+} | {
+    getattr(Tensor, name)
+    for name in (
+        "size dim ndimension numel nelement element_size stride storage_offset is_contiguous "
+        "is_floating_point is_complex data_ptr get_device __len__ __hash__ requires_grad_"
+    ).split()
+}
+_READS_NO_VALUE.add(vars(torch._C.TensorBase)["grad"].__set__)
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss was NaN or infinite at a probe. The parameters are as they were."""
+
+
+class Substitution(TorchFunctionMode):
+    """Hands ``replace(i, theta_i)`` to each operation that reads parameter number i."""
+
+    def __init__(self, tensors: Sequence[Tensor], replace: Callable[[int, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._number = {id(tensor): i for i, tensor in enumerate(tensors)}
+        self._tensors = tensors  # keeps the ids valid
+        self._replace = replace
+        self.reads = 0
+
+    def _tracked(self, value: Any) -> bool:
+        if isinstance(value, Tensor):
+            return id(value) in self._number
+        if isinstance(value, (list, tuple)):
+            return any(self._tracked(item) for item in value)
+        if isinstance(value, dict):
+            return any(self._tracked(item) for item in value.values())
+        return False
+
+    def _swap(self, value: Any, scratch: dict[int, Tensor]) -> Any:
+        if isinstance(value, Tensor):
+            i = self._number.get(id(value))
+            if i is None:
+                return value
+            if i not in scratch:
+                scratch[i] = self._replace(i, value)
+                self.reads += 1
+            return scratch[i]
+        if isinstance(value, (list, tuple)):
+            items = [self._swap(item, scratch) for item in value]
+            if hasattr(value, "_fields"):
+                return type(value)(*items)
+            return type(value)(items)
+        if isinstance(value, dict):
+            return {key: self._swap(item, scratch) for key, item in value.items()}
+        return value
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one torch operation on the perturbed parameters."""
+        kwargs = kwargs or {}
+        if func is nn.functional.batch_norm and _updates_statistics(args, kwargs):
+            raise ValueError(
+                "closure: batch norm in training mode changes its running statistics at each call, "
+                "so that probes cannot be compared; call model.eval() first"
+            )
+        if func in _READS_NO_VALUE or not self._tracked((args, kwargs)):
+            return func(*args, **kwargs)
+        if _writes(func, args, kwargs, self._tracked):
+            raise RuntimeError(
+                f"closure: {func.__name__} writes to a parameter inside a probe, where parameters "
+                "are only read; move the write out of the closure"
+            )
+        scratch: dict[int, Tensor] = {}
+        return func(*self._swap(args, scratch), **self._swap(kwargs, scratch))
+
+
+def _writes(func: Any, args: Any, kwargs: Any, tracked: Callable[[Any], bool]) -> bool:
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = in_place or name in ("__setitem__", "__set__") or name in _IN_PLACE_OPERATORS
+    return (in_place and bool(args) and tracked(args[0])) or tracked(kwargs.get("out"))
+
+
+_IN_PLACE_OPERATORS = frozenset(
+    f"__i{name}__"
+    for name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()
+)
+
+
+def _updates_statistics(args: Any, kwargs: Any) -> bool:
+    """Whether these are arguments of a ``batch_norm`` call in training mode."""
+    return bool(kwargs.get("training", args[5] if len(args) > 5 else False))
+
+
+@contextmanager
+def substitute(
+    params: Parameters, replace: Callable[[int, Tensor], Tensor]
+) -> Iterator[Substitution]:
+    """A context in which operations that read parameter i get ``replace(i, theta_i)``.
+
+    The mechanism beneath :func:`probe`; the estimators' forward-mode derivative uses it too.
+    """
+    tensors = trainable(params)
+    if isinstance(params, nn.Module):
+        check_comparable(params)
+        for name, module in params.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise TypeError(
+                    f"model: its module {name or '(itself)'} is scripted, and its operations "
+                    "cannot be seen by a probe; give the model as it was before torch.jit.script"
+                )
+    stack = torch.overrides._get_current_function_mode_stack()
+    if any(isinstance(mode, Substitution) for mode in stack):
+        raise RuntimeError("probe: given inside another probe; leave the first one before")
+    with torch.no_grad(), Substitution(tensors, replace) as mode:
+        yield mode
+
+
+@contextmanager
+def probe(
+    params: Parameters,
+    c: float,
+    *,
+    directions: Directions | None = None,
+    seed: int,
+    step: int,
+    p: int = 0,
+) -> Iterator[Substitution]:
+    """A context in which everything is computed at theta + c u, while theta is never written.
+
+    It works for any closure: a model called, a loss computed from raw parameters, recurrent layers,
+    attention, tied weights. Inside, gradients are off, and writing to a parameter is an error.
+    Extra memory: one parameter at a time. What it cannot see is code that reads memory by
+    address: scripted modules and hand-written kernels.
+
+    Args:
+        params: a model, or its parameters, with or without names.
+        c: the signed distance; +eps and -eps for the two-point method.
+        directions: family of u; Rademacher by default.
+        seed: 0 <= seed < 2^64.
+        step: which optimizer step.
+        p: which of the step's perturbations.
+
+    Yields:
+        The active mode; its ``reads`` counts how often a parameter was handed out.
+
+    Raises:
+        TypeError: if there is an integer parameter or a scripted module.
+        ValueError: for a model with dropout or batch norm in training mode.
+        RuntimeError: for a write to a parameter, or a probe inside a probe.
+
+    Use it to look at a loss anywhere along a direction. For a gradient estimate use
+    :func:`~zotutor.estimate_gradient`, for training :class:`~zotutor.ZOSGD`; both stand on it.
+
+    Example:
+        >>> theta = torch.zeros(3, requires_grad=True)
+        >>> with probe([theta], 0.5, seed=0, step=0):
+        ...     print(float(theta.abs().sum()))
+        1.5
+        >>> float(theta.abs().sum())
+        0.0
+    """
+    c = check_real("c", c, low=-math.inf) if c != 0 else 0.0
+    family = Rademacher() if directions is None else directions
+    tensors = trainable(params)
+    direction = family.at(tensors, seed=seed, step=step, p=p)
+    with substitute(params, lambda i, theta: direction.perturbed(i, theta, c)) as mode:
+        yield mode
+
+
+def evaluate(loss_fn: Loss) -> Tensor:
+    """The closure's loss as a 0-d tensor, float32 at least, checked to be one that can be compared.
+
+    Raises:
+        TypeError: if the closure does not return a scalar.
+        ValueError: if it consumed random numbers, as dropout does, so that two calls would differ.
+        NonFiniteLossError: if the loss is NaN or infinite.
+    """
+    before = _random_states()
+    loss = loss_fn()
+    after = _random_states()
+    if any(not torch.equal(old, new) for old, new in zip(before, after, strict=True)):
+        raise ValueError(
+            "closure: it drew random numbers (dropout in training mode, or noise), so that probes "
+            "cannot be compared; call model.eval(), or draw the noise outside of the closure"
+        )
+    if isinstance(loss, (int, float)) and not isinstance(loss, bool):
+        loss = torch.tensor(loss, dtype=torch.float64)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"closure: returned {type(loss).__name__}, expected the loss as a 0-d tensor; "
+            "end the closure with `return loss`"
+        )
+    if loss.dim() != 0 or not loss.is_floating_point():
+        raise TypeError(
+            f"closure: returned shape {tuple(loss.shape)} and dtype {loss.dtype}, expected a "
+            "floating-point 0-d tensor; reduce the loss with .mean() or .sum()"
+        )
+    loss = loss.to(at_least_float32(loss.dtype))
+    if not math.isfinite(float(loss.detach())):
+        raise NonFiniteLossError(
+            f"closure: the loss is {float(loss.detach())}; the parameters are as they were. "
+            "Lower lr or eps, and check the inputs for NaN"
+        )
+    return loss
+
+
+def _random_states() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return states
