@@ -42,11 +42,7 @@ MNIST_CONTENTS = {
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 }
-"""Size in bytes and SHA-256 of each file of MNIST, decompressed.
-
-Not of the .gz files: a gzip header holds a file name and a time, so that copies of the same images
-differ there from mirror to mirror.
-"""
+"""Size in bytes and SHA-256 of each file of MNIST, decompressed."""
 
 _UNSIGNED_BYTE = 0x08  # the IDX code of the one element type that MNIST uses
 
@@ -85,8 +81,8 @@ def digits() -> Split:
 
     Example:
         >>> split = digits()
-        >>> split.x_train.shape, split.y_test[:6]
-        (torch.Size([1437, 1, 8, 8]), tensor([2, 3, 4, 5, 6, 7]))
+        >>> split.x_train.shape, split.y_test[:4]
+        (torch.Size([1437, 1, 8, 8]), tensor([0, 1, 2, 3]))
     """
     try:
         from sklearn.datasets import load_digits

@@ -1,7 +1,7 @@
 """Files from the network: fetched whole, checked, and only then given their names.
 
-What a file holds is checked by SHA-256, decompressed. The .gz file itself is not: a gzip header holds
-a file name and a time, so that copies of the same contents differ there from mirror to mirror.
+What a file holds is checked by SHA-256, decompressed. The .gz file itself is not: a gzip header
+holds a file name and a time, so that copies of the same contents differ from mirror to mirror.
 """
 
 from __future__ import annotations

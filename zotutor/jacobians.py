@@ -169,7 +169,8 @@ def vjp(model: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """
     params = named_trainable(model)
     check_batch("x", x)
-    logits, pull = torch.func.vjp(_function(model, x), params)
+    pulled: Any = torch.func.vjp(_function(model, x), params)
+    logits, pull = pulled
     if not isinstance(g, Tensor) or g.shape != logits.shape:
         given = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
         raise ValueError(f"g: given {given}, expected the logits' shape {tuple(logits.shape)}")

@@ -186,7 +186,7 @@ def probe(
         >>> with probe([theta], 0.5, seed=0, step=0):
         ...     print(float(theta.abs().sum()))
         1.5
-        >>> float(theta.abs().sum())
+        >>> float(theta.detach().abs().sum())
         0.0
     """
     c = check_real("c", c, low=-math.inf) if c != 0 else 0.0

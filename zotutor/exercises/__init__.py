@@ -1,4 +1,5 @@
 """Checkers for the book's exercises: the same in Colab, on a laptop and in CI.
 
-Each takes the student's function or answer, prints "Correct" or raises an AssertionError that hints.
+Each takes the student's function or answer, and prints "Correct" or raises an AssertionError that
+gives a hint.
 """
