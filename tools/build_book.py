@@ -1,0 +1,115 @@
+"""Executes every chapter and builds the site, strictly, into _build/html.
+
+python tools/build_book.py
+
+`make book` calls this; without make, run it with the Python that requirements.lock was installed
+into. Every page is built anew each time, because an incremental build would not repeat the warnings
+of pages it leaves alone, and a warning is an error here. That is cheap: what takes long, executing
+the chapters, is cached by their cells. The cache is dropped when zotutor, Python or an installed
+package changes, which their cells do not show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+CACHE = BUILD / ".jupyter_cache"
+HTML = BUILD / "html"
+FINGERPRINT = BUILD / ".executed_with"
+
+
+def check_jupyter_book() -> None:
+    """Exit with advice unless Jupyter Book 1 is installed; version 2 is another program."""
+    try:
+        version = metadata.version("jupyter-book")
+    except metadata.PackageNotFoundError:
+        version = "none"
+    if version.split(".")[0] != "1":
+        sys.exit(
+            f"This book needs jupyter-book 1.0.4.post1, and {sys.executable} has {version}.\n"
+            "Run `make env`, or: pip install -r requirements.lock"
+        )
+
+
+def fingerprint(package: Path = ROOT / "zotutor") -> str:
+    """A hash of what chapters are executed with: zotutor, Python and the installed packages."""
+
+    def parts() -> Iterator[bytes]:
+        yield platform.python_version().encode()
+        yield platform.machine().encode()
+        installed = {(d.name.lower(), d.version) for d in metadata.distributions()}
+        yield repr(sorted(installed)).encode()
+        for path in sorted(package.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(package).as_posix().encode()
+                yield path.read_bytes()
+
+    digest = hashlib.sha256()
+    for part in parts():
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def drop_stale_results() -> None:
+    """Remove cached results that were computed with another zotutor, Python or package."""
+    now = fingerprint()
+    before = FINGERPRINT.read_text(encoding="utf-8") if FINGERPRINT.exists() else ""
+    if now != before:
+        if CACHE.exists():
+            print("zotutor or an installed package has changed: every chapter is executed again.")
+            shutil.rmtree(CACHE)
+        BUILD.mkdir(exist_ok=True)
+        FINGERPRINT.write_text(now, encoding="utf-8")
+
+
+def build() -> int:
+    """Run Jupyter Book on an empty output folder; its exit code, 0 only without any warning."""
+    # The first import of pyplot on a new machine reports on stderr that it lists the fonts; let it
+    # happen here, since what a chapter writes to stderr fails the build.
+    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], check=True)
+    shutil.rmtree(HTML, ignore_errors=True)
+    command = "from jupyter_book.cli.main import main; main()"
+    arguments = ["build", ".", "--all", "--warningiserror", "--keep-going"]
+    return subprocess.run([sys.executable, "-c", command, *arguments], cwd=ROOT).returncode
+
+
+def print_reports() -> None:
+    """Print the traceback of every chapter that failed."""
+    for report in sorted(HTML.joinpath("reports").rglob("*.err.log")):
+        print(f"\n===== {report.name}\n{report.read_text(encoding='utf-8')}")
+
+
+def main() -> int:
+    """Build the book and say where it is."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    check_jupyter_book()
+    start = time.monotonic()
+    drop_stale_results()
+    code = build()
+    seconds = time.monotonic() - start
+    index = HTML / "index.html"
+    if code:
+        print_reports()
+        print(f"\nThe book was not built cleanly ({seconds:.0f} s): see the warnings above.")
+        if index.exists():
+            print(f"What could be built is at {index.as_uri()}")
+        return 1
+    print(f"\nThe book is built ({seconds:.0f} s). Open it at\n\n    {index.as_uri()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
