@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -111,11 +111,21 @@ class Direction:
     step: int
     p: int
     scale: float = 1.0
+    kept: dict[tuple[int, int, int, torch.dtype], Tensor] | None = field(
+        default=None, compare=False, repr=False
+    )
+    """Entries already asked for; None to compute them each time. See :func:`draw`."""
 
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Entries start, ..., stop - 1 of parameter i's part of u, in row-major order."""
+        """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
+        key = (i, start, stop, dtype)
+        if self.kept is not None and key in self.kept:
+            return self.kept[key]
         u = self.family._entries(self, i, start, stop, at_least_float32(dtype))
-        return (u if self.scale == 1.0 else u * self.scale).to(dtype)
+        u = (u if self.scale == 1.0 else u * self.scale).to(dtype)
+        if self.kept is not None:
+            self.kept[key] = u
+        return u
 
     def tensor(self, i: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Parameter i's part of u, in that parameter's shape."""
@@ -145,6 +155,20 @@ def chunks(count: int) -> Iterator[tuple[int, int]]:
     """(start, stop) pairs that cover range(count), each at most :data:`CHUNK` long."""
     for start in range(0, count, CHUNK):
         yield start, min(start + CHUNK, count)
+
+
+def draw(
+    family: Directions, tensors: Sequence[Tensor], *, P: int, seed: int, step: int
+) -> list[Direction]:
+    """The P directions of one step, each of which is read three times: at +eps, -eps, the update.
+
+    Where all their entries fit one chunk together, they are computed once and kept as long as the
+    list is: a small model's step is mostly the overhead of hashing. Larger ones are computed anew.
+    """
+    first = family.at(tensors, seed=seed, step=step, p=0)
+    few = P * sum(shape.numel() for shape in first.shapes) <= CHUNK
+    drawn = [first, *(family.at(tensors, seed=seed, step=step, p=p) for p in range(1, P))]
+    return [replace(direction, kept={}) for direction in drawn] if few else drawn
 
 
 def weighted_sum(
@@ -325,16 +349,7 @@ class Sphere(Directions):
                 u = self._entries(direction, i, start, stop, torch.float64)
                 squares += float(u.square().sum())
         d = sum(shape.numel() for shape in direction.shapes)
-        scale = math.sqrt(d / squares)
-        return Direction(
-            self,
-            direction.shapes,
-            direction.device,
-            direction.seed,
-            direction.step,
-            direction.p,
-            scale,
-        )
+        return replace(direction, scale=math.sqrt(d / squares))
 
     def _entries(
         self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype

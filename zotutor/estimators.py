@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .checks import Parameters, check_eps, check_integer, trainable
-from .directions import Direction, Directions, Rademacher, chunks, weighted_sum
+from .directions import Direction, Directions, Rademacher, chunks, draw, weighted_sum
 from .probe import Loss, Substitution, evaluate, substitute
 
 Method = Literal["two-point", "forward", "one-point", "jvp"]
@@ -224,4 +224,4 @@ def _prepare(
     tensors = trainable(params)
     eps = resolve_eps(eps, tensors)
     family = Rademacher() if directions is None else directions
-    return tensors, [family.at(tensors, seed=seed, step=step, p=p) for p in range(P)], eps
+    return tensors, draw(family, tensors, P=P, seed=seed, step=step), eps

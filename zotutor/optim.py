@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .checks import at_least_float32, check_integer, check_real, trainable
-from .directions import Directions, Rademacher, chunks, weighted_sum
+from .directions import Directions, Rademacher, chunks, draw, weighted_sum
 from .estimators import project, resolve_eps
 from .probe import Loss
 
@@ -24,7 +24,8 @@ class ZOSGD(Optimizer):
 
     The closure is called 2 P times, all of them before theta changes. No probe writes theta, and
     neither a direction nor the estimate is ever formed: extra memory is one parameter for a probe
-    and one chunk for the update, whatever P is. Momentum adds a buffer of the size of the model.
+    and two chunks (1 MB each in float32), whatever P is. Momentum adds a buffer of the size
+    of the model.
 
     Args:
         params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
@@ -107,10 +108,7 @@ class ZOSGD(Optimizer):
         if closure is None:
             raise TypeError("closure: given None, expected a function that returns the loss")
         tensors = self._tensors()
-        drawn = [
-            self.directions.at(tensors, seed=self.seed, step=self.steps_taken, p=p)
-            for p in range(self.P)
-        ]
+        drawn = draw(self.directions, tensors, P=self.P, seed=self.seed, step=self.steps_taken)
         found = project(closure, tensors, drawn, eps=self.eps, method="two-point")
         number = {id(tensor): i for i, tensor in enumerate(tensors)}
         for group in self.param_groups:
