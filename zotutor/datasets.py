@@ -108,7 +108,7 @@ def mnist(folder: str | os.PathLike[str] | None = None, *, download: bool = Fals
 
     Args:
         folder: where the files are. None is `zotutor.downloads.cache_folder() / "mnist"`.
-        download: fetch the files that the folder lacks (11 MB in all; the folder is made if need
+        download: fetch the files that the folder lacks (11.6 MB in all; the folder is made if need
             be), and check the SHA-256 of all four. A file is written aside and renamed, so that no
             file is ever half there. With False, nothing is asked of the network, and no checksum
             is asked of the files: any in MNIST's format will do.
@@ -133,7 +133,7 @@ def mnist(folder: str | os.PathLike[str] | None = None, *, download: bool = Fals
         >>> split.x_train.shape  # doctest: +SKIP
         torch.Size([60000, 1, 28, 28])
     """
-    where = cache_folder() / "mnist" if folder is None else Path(folder)
+    where = cache_folder() / "mnist" if folder is None else Path(folder).expanduser()
     if download:
         _download_missing(where)
     if not where.is_dir():
@@ -237,7 +237,7 @@ def _read_idx(path: Path, *, dimensions: int) -> np.ndarray[tuple[int, ...], np.
     if len(data) < header:
         raise unfit(path, f"{len(data)} bytes", f"a header of {header} bytes (truncated?)")
     if data[:4] != magic:
-        kind = f"{magic.hex(' ')} (unsigned bytes, {dimensions} dimensions)"
+        kind = f"{magic.hex(' ')} ({dimensions}-dimensional, unsigned bytes)"
         raise unfit(path, f"the magic number {data[:4].hex(' ')}", kind)
     shape = tuple(np.frombuffer(data, ">u4", dimensions, offset=4).tolist())
     given, expected = len(data) - header, math.prod(shape)
