@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -79,9 +80,19 @@ def build() -> int:
     # happen here, since what a chapter writes to stderr fails the build.
     subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], check=True)
     shutil.rmtree(HTML, ignore_errors=True)
+    # Kernels start from this profile instead of the reader's own, whose start-up files could change
+    # results; theirs would also report, once a chapter, that they talk over the loopback interface.
+    profile = BUILD / ".ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    settings = "get_config().IPKernelApp.log_level = 40\n"
+    profile.joinpath("ipython_kernel_config.py").write_text(settings, encoding="utf-8")
+    environment = os.environ | {"IPYTHONDIR": str(profile.parent)}
     command = "from jupyter_book.cli.main import main; main()"
     arguments = ["build", ".", "--all", "--warningiserror", "--keep-going"]
-    return subprocess.run([sys.executable, "-c", command, *arguments], cwd=ROOT).returncode
+    result = subprocess.run(
+        [sys.executable, "-c", command, *arguments], cwd=ROOT, env=environment, check=False
+    )
+    return result.returncode
 
 
 def print_reports() -> None:
