@@ -1,11 +1,11 @@
 """A Sphinx extension with two repairs that the stack of this book needs.
 
-Thebe, a way to run code in the page, is loaded wherever sphinx-thebe is installed, and its constants
-are declared twice, an error in the console of each page. The book does not use it: it is left out.
+Thebe, a way to run code in the page, is loaded wherever sphinx-thebe is installed, and its
+constants are declared twice, an error in the console of each page. The book does not use it.
 
 A proof of sphinx-proof has no title line, without which `:class: dropdown` has nothing to click on,
-and the script that folds boxes stops there, leaving every later box of the page open. And all proofs
-of a page share one HTML id. Folded proofs get a title, and all of them ids of their own.
+and the script that folds boxes stops there, leaving every later box of the page open. And all
+proofs of a page share one HTML id. Folded proofs get a title, and all of them ids of their own.
 """
 
 from __future__ import annotations
