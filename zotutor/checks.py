@@ -114,20 +114,33 @@ def check_eps(eps: float, tensors: Iterable[Tensor]) -> float:
 def check_comparable(model: nn.Module) -> None:
     """Refuse a model whose loss is not a fixed function of its parameters.
 
-    Dropout in training mode draws a new mask at each call, and batch norm in training mode changes
-    its running statistics at each call: function values could then not be compared.
+    Dropout in training mode draws a new mask at each call; batch norm, instance norm with running
+    statistics and spectral norm in training mode write buffers at each call: function values could
+    then not be compared. Batch norm without running statistics makes one row's logits depend on
+    the other rows, in any mode.
     """
     for name, module in model.named_modules():
-        if not module.training:
-            continue
-        kind = type(module).__name__
-        p = getattr(module, "p", getattr(module, "dropout", 0.0))
-        dropping = isinstance(module, (nn.modules.dropout._DropoutNd, nn.MultiheadAttention))
-        dropping = dropping or isinstance(module, nn.RNNBase)
-        if (dropping and float(p) > 0) or isinstance(module, nn.modules.batchnorm._BatchNorm):
+        kind = type(module).__name__.removeprefix("_")
+        here = f"model: its module {name or '(itself)'} is a {kind}"
+        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch_norm and not module.track_running_stats:
             raise ValueError(
-                f"model: its module {name or '(itself)'} is a {kind} in training mode, so that "
-                "two calls cannot be compared; call model.eval() first"
+                f"{here} without running statistics, so that the logits of one input depend on the "
+                "others in its batch; construct it with track_running_stats=True"
+            )
+        p = getattr(module, "p", getattr(module, "dropout", 0.0))
+        dropping = isinstance(
+            module, (nn.modules.dropout._DropoutNd, nn.MultiheadAttention, nn.RNNBase)
+        )
+        if module.training and (
+            batch_norm
+            or (dropping and float(p) > 0)
+            or (isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats)
+            or isinstance(module, nn.utils.parametrizations._SpectralNorm)
+        ):
+            raise ValueError(
+                f"{here} in training mode, so that two calls cannot be compared; "
+                "call model.eval() first"
             )
 
 

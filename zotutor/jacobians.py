@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .checks import check_batch, check_comparable, check_integer, trainable
 
@@ -47,13 +51,44 @@ def unflatten(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def _everywhere(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``params`` under every name by which a module of the model holds them.
+
+    A tied parameter gets all its names, but a module that is used in several places only its first
+    path: given two paths to one module, `functional_call` leaves the substitute in it for good.
+    """
+    first: dict[int, str] = {}
+    found = {}
+    for path, module in model.named_modules():
+        for name, p in module.named_parameters(path, recurse=False, remove_duplicate=False):
+            if first.setdefault(id(p), name) in params:
+                found[name] = params[first[id(p)]]
+    return found
+
+
+def _random_state(x: Tensor) -> Tensor:
+    return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
+
+
 def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
     """The logits z (N, V) of the model at ``params``; the model is not touched.
 
     Raises:
-        ValueError: if the model returns anything but one row of logits for each input.
+        ValueError: if the model returns anything but one row of logits for each input, or draws
+            random numbers.
     """
-    output: Any = functional_call(model, params, (x,))
+    before = _random_state(x)
+    try:
+        output: Any = functional_call(model, _everywhere(model, params), (x,), tie_weights=False)
+    except Exception as error:
+        error.add_note(f"The model was called with x of shape {tuple(x.shape)} and {x.dtype}.")
+        raise
+    if not torch.equal(_random_state(x), before):
+        (torch.cuda if x.is_cuda else torch).set_rng_state(before)
+        raise ValueError(
+            "model: it drew random numbers (dropout in training mode, or noise), so that its "
+            "logits are no function of the parameters; call model.eval() first"
+        )
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -68,11 +103,48 @@ def _function(model: nn.Module, x: Tensor) -> Callable[[dict[str, Tensor]], Tens
     return lambda params: logits_of(model, params, x)
 
 
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Attention from plain operations, and no graph around the result.
+
+    The fused kernels have neither a batching rule nor a forward-mode derivative.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            # slow batching is not the caller's concern, nor is what forward mode imports
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _rows(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """J(x) by parameter, each of shape (N, V, *the parameter's)."""
+
+    def one(params: dict[str, Tensor], x_n: Tensor) -> Tensor:
+        return logits_of(model, params, x_n[None])[0]
+
+    try:
+        return vmap(jacrev(one), in_dims=(None, 0))(params, x)
+    except RuntimeError:  # an operation that cannot be batched, or a branch on a value
+        rows: list[list[dict[str, Tensor]]] = []
+        for x_n in x:
+            pulled: Any = torch.func.vjp(lambda p, x_n=x_n: one(p, x_n), params)
+            z, pull = pulled
+            basis = torch.eye(z.shape[0], dtype=z.dtype, device=z.device)
+            rows.append([pull(e)[0] for e in basis])
+        return {k: torch.stack([torch.stack([r[k] for r in row]) for row in rows]) for k in params}
+
+
 def jacobian(model: nn.Module, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
     """The Jacobian of the logits in the flat parameters: J(x) = dz(x) / dtheta.
 
     One backward pass an output, vectorized over inputs and outputs, ``chunk_size`` inputs at a
-    time.
+    time. Where an operation cannot be vectorized (recurrent layers, a branch on a value), the
+    backward passes are made one after the other, which is slower and gives the same.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...); no dropout or batch norm in training.
@@ -93,33 +165,37 @@ def jacobian(model: nn.Module, x: Tensor, *, chunk_size: int | None = None) -> T
     """
     params = named_trainable(model)
     check_batch("x", x)
-    with torch.no_grad():
+    if chunk_size is not None:
+        check_integer("chunk_size", chunk_size, low=1)
+    with _differentiable():
         V = logits_of(model, params, x[:1]).shape[1]
-    d = sum(tensor.numel() for tensor in params.values())
-    if chunk_size is None:
-        chunk_size = max(1, _BUDGET // (V * d))
-    check_integer("chunk_size", chunk_size, low=1)
-
-    def one(params: dict[str, Tensor], x_n: Tensor) -> Tensor:
-        return logits_of(model, params, x_n[None])[0]
-
-    rows = vmap(jacrev(one), in_dims=(None, 0))
-    dtype = flatten({name: t.reshape(-1)[:1] for name, t in params.items()}).dtype
-    J = torch.empty(x.shape[0], V, d, dtype=dtype, device=x.device)
-    for start in range(0, x.shape[0], chunk_size):
-        offset = 0
-        for part in rows(params, x[start : start + chunk_size]).values():
-            part = part.flatten(start_dim=2)  # (chunk, V, size of this parameter)
-            J[start : start + chunk_size, :, offset : offset + part.shape[2]] = part
-            offset += part.shape[2]
+        d = sum(tensor.numel() for tensor in params.values())
+        size = max(1, _BUDGET // (V * d)) if chunk_size is None else chunk_size
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in params.values()))
+        J = torch.empty(x.shape[0], V, d, dtype=dtype, device=x.device)
+        for rows, part in zip(J.split(size), x.split(size), strict=True):
+            offset = 0
+            for name, J_part in _rows(model, params, part).items():
+                width = params[name].numel()
+                rows[:, :, offset : offset + width] = J_part.reshape(len(part), V, width)
+                offset += width
     return J
 
 
+def _check_tensor(v: Tensor, name: str) -> Tensor:
+    if not isinstance(v, Tensor):
+        raise TypeError(
+            f"{name}: given a {type(v).__name__}, expected a tensor; convert it with "
+            "torch.as_tensor"
+        )
+    return v
+
+
 def _check_vector(v: Tensor, d: int, name: str) -> None:
-    if not isinstance(v, Tensor) or v.shape != (d,):
-        given = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+    if _check_tensor(v, name).shape != (d,):
         raise ValueError(
-            f"{name}: given {given}, expected shape ({d},), one number for each trainable parameter"
+            f"{name}: given {tuple(v.shape)}, expected shape ({d},), one number for each trainable "
+            "parameter; flatten in named_parameters() order"
         )
 
 
@@ -145,7 +221,7 @@ def jvp(model: nn.Module, x: Tensor, v: Tensor) -> Tensor:
     check_batch("x", x)
     _check_vector(v, sum(tensor.numel() for tensor in params.values()), "v")
     tangents = unflatten(v.detach(), params)
-    with torch.no_grad():
+    with _differentiable():
         return torch.func.jvp(_function(model, x), (params,), (tangents,))[1]
 
 
@@ -169,10 +245,14 @@ def vjp(model: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """
     params = named_trainable(model)
     check_batch("x", x)
-    pulled: Any = torch.func.vjp(_function(model, x), params)
-    logits, pull = pulled
-    if not isinstance(g, Tensor) or g.shape != logits.shape:
-        given = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
-        raise ValueError(f"g: given {given}, expected the logits' shape {tuple(logits.shape)}")
-    (grads,) = pull(g.detach().to(logits.dtype))
-    return flatten(grads).detach()
+    _check_tensor(g, "g")
+    with torch.no_grad():
+        pulled: Any = torch.func.vjp(_function(model, x), params)
+        logits, pull = pulled
+        if g.shape != logits.shape:
+            raise ValueError(
+                f"g: given {tuple(g.shape)}, expected the logits' shape {tuple(logits.shape)}; "
+                "give one row of cotangents an input"
+            )
+        (grads,) = pull(g.detach().to(logits.dtype))
+    return flatten(grads)
