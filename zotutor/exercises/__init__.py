@@ -3,3 +3,23 @@
 Each takes the student's function or answer, and prints "Correct" or raises an AssertionError that
 gives a hint.
 """
+
+from .dynamics import (
+    check_entry_variance,
+    check_log_softmax_jacobian,
+    check_predicted_change,
+    check_prediction_without_kernel,
+    check_softmax_regression_kernel,
+    check_zo_entk,
+    check_zo_prediction,
+)
+
+__all__ = [
+    "check_entry_variance",
+    "check_log_softmax_jacobian",
+    "check_predicted_change",
+    "check_prediction_without_kernel",
+    "check_softmax_regression_kernel",
+    "check_zo_entk",
+    "check_zo_prediction",
+]

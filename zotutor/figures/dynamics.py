@@ -1,0 +1,320 @@
+"""Figures of part II: one step predicted and measured, and the kernel that carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .style import CYCLE, FO, MARKERS, THEORY, ZO, figure
+
+Values = np.ndarray | Tensor | Sequence[float]
+
+
+def _array(values: Values) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=float)
+
+
+def _look(name: str, position: int) -> dict[str, Any]:
+    """Blue circles for what first order does, vermilion squares for zeroth, else the cycle."""
+    if name.startswith("FO"):
+        return {"color": FO, "marker": "o"}
+    if name.startswith("ZO"):
+        return {"color": ZO, "marker": "s"}
+    return {"color": CYCLE[position % len(CYCLE)], "marker": MARKERS[position % len(MARKERS)]}
+
+
+def _picture(ax: Axes, image: np.ndarray, title: str) -> None:
+    ax.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
+    ax.set_title(title)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+    ax.spines[:].set_visible(True)
+
+
+def _heat(ax: Axes, values: np.ndarray, limit: float) -> Any:
+    norm = TwoSlopeNorm(0.0, -limit, limit)
+    shown = ax.imshow(values, norm=norm, cmap="RdBu_r", interpolation="nearest")
+    ax.grid(False)
+    ax.spines[:].set_visible(True)
+    return shown
+
+
+def _class_ticks(ax: Axes, rows: int, columns: int) -> None:
+    ax.set_yticks(range(rows) if rows > 1 else [])
+    ax.set_xticks(range(columns) if columns > 1 else [])
+    ax.tick_params(labelsize=7, length=0)
+
+
+@figure
+def digit_row(images: Values, titles: Sequence[str]) -> Figure:
+    """A row of pictures, each under its title.
+
+    Args:
+        images: (N, 1, H, W) or (N, H, W).
+        titles: N of them.
+    """
+    pictures = _array(images)
+    fig, axes = plt.subplots(1, len(titles), figsize=(1.5 * len(titles), 1.9), squeeze=False)
+    for ax, image, title in zip(axes[0], pictures, titles, strict=True):
+        _picture(ax, image, title)
+    return fig
+
+
+@figure
+def log_prob_changes(
+    images: Values, titles: Sequence[str], predicted: Values, measured: Values
+) -> Figure:
+    """The change of log pi(. | x_o), class by class: measured as bars, predicted as black ticks.
+
+    Args:
+        images: the observed inputs, (N, 1, H, W).
+        titles: what each of them is.
+        predicted: (N, V).
+        measured: (N, V).
+    """
+    pictures, guess, truth = _array(images), _array(predicted), _array(measured)
+    count, classes = truth.shape
+    fig, axes = plt.subplots(
+        count, 2, figsize=(6.4, 1.45 * count + 0.5), width_ratios=[1, 6], squeeze=False
+    )
+    top = 1.15 * max(np.abs(truth).max(), np.abs(guess).max())
+    for n in range(count):
+        _picture(axes[n, 0], pictures[n], titles[n])
+        ax = axes[n, 1]
+        ax.bar(range(classes), truth[n], color=FO, width=0.7, label="measured")
+        ax.plot(range(classes), guess[n], "_", color=THEORY, ms=16, mew=2, label="predicted")
+        ax.axhline(0.0, color="#666666", linewidth=0.8)
+        ax.set_ylim(-top, top)
+        ax.set_xticks(range(classes))
+        ax.grid(False, axis="x")
+    axes[0, 1].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9)
+    axes[-1, 1].set_xlabel("class i")
+    fig.supylabel("change of $\\log \\pi_i(x_o)$", fontsize=11)
+    return fig
+
+
+@figure
+def three_factors(A: Values, K: Values, G: Values, change: Values) -> Figure:
+    """A, K and G of one pair of inputs as heat maps, and the change -A K G they make.
+
+    Args:
+        A: (V, V).
+        K: (V, V).
+        G: (V,).
+        change: -A K G, (V,).
+    """
+    parts = [
+        ("$A(x_o)$", _array(A)),
+        ("$K(x_o, x_u)$", _array(K)),
+        ("$G(x_u, y_u)$", _array(G)[:, None]),
+        ("$-A\\,K\\,G$", _array(change)[:, None]),
+    ]
+    fig, axes = plt.subplots(1, 4, figsize=(8.2, 3.0), width_ratios=[10, 10, 2.2, 2.2])
+    for ax, (title, values) in zip(axes, parts, strict=True):
+        shown = _heat(ax, values, float(np.abs(values).max()))
+        _class_ticks(ax, *values.shape)
+        ax.set_title(title)
+        ax.set_aspect("auto")
+        fig.colorbar(shown, ax=ax, location="bottom", shrink=0.9).ax.tick_params(labelsize=7)
+    axes[0].set_ylabel("class")
+    return fig
+
+
+@figure
+def power_laws(
+    x: Values,
+    measured: Mapping[str, Values],
+    theory: Mapping[str, Values] | None = None,
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Measured values (markers) and what a formula says (dashed) on doubly logarithmic axes.
+
+    Args:
+        x: (M,), shared.
+        measured: a line's name and its values (M,); a name that starts with FO or ZO gets that
+            color.
+        theory: a formula's name and its values (M,).
+        xlabel: in the field's words.
+        ylabel: in the field's words.
+    """
+    fig, ax = plt.subplots()
+    for position, (name, values) in enumerate(measured.items()):
+        ax.loglog(_array(x), _array(values), linestyle="", label=name, **_look(name, position))
+    dashes = [(0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1))]
+    for position, (name, values) in enumerate((theory or {}).items()):
+        style = dashes[position % len(dashes)]
+        ax.loglog(_array(x), _array(values), color=THEORY, linestyle=style, lw=1.3, label=name)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.legend(fontsize=9)
+    return fig
+
+
+@figure
+def agreement(
+    series: Mapping[str, tuple[Values, Values]],
+    *,
+    xlabel: str = "predicted change of $\\log \\pi_i(x_o)$",
+    ylabel: str = "measured change of $\\log \\pi_i(x_o)$",
+    log: bool = False,
+) -> Figure:
+    """Predicted against measured, one point a number, with the line on which they are equal.
+
+    Args:
+        series: a name (FO..., ZO..., or any) and its pair (predicted, measured), of equal shapes.
+        xlabel: what was predicted.
+        ylabel: what was measured.
+        log: logarithmic axes, for values above 0.
+    """
+    fig, ax = plt.subplots(figsize=(5.2, 4.6))
+    pairs = {name: (_array(p).ravel(), _array(m).ravel()) for name, (p, m) in series.items()}
+    # the widest cloud first, so that a narrow one stays visible on top of it
+    widest = sorted(pairs, key=lambda name: -float(np.ptp(pairs[name][1])))
+    for name in widest:
+        p, m = pairs[name]
+        look = _look(name, list(pairs).index(name))
+        ax.scatter(p, m, s=11, alpha=0.55, linewidths=0, label=name, **look)
+    every = np.concatenate([np.concatenate(pair) for pair in pairs.values()])
+    ends = [float(every.min()), float(every.max())]
+    ax.plot(ends, ends, color=THEORY, linestyle="--", linewidth=1.1, label="equal")
+    if log:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.legend(markerscale=2, fontsize=9)
+    return fig
+
+
+@figure
+def class_map(values: Values, *, xlabel: str, ylabel: str, title: str, signed: bool) -> Figure:
+    """A square map, one cell for each pair of classes, with the numbers written in.
+
+    Args:
+        values: (C, C); row: observed class, column: class of the updated-on input.
+        xlabel: what a column is.
+        ylabel: what a row is.
+        title: what a cell says, and its unit.
+        signed: whether 0 is the middle (blue to red) or the bottom (white to blue) of the scale.
+    """
+    cells = _array(values)
+    fig, ax = plt.subplots(figsize=(6.0, 5.2))
+    top = float(np.abs(cells).max())
+    if signed:
+        shown = _heat(ax, cells, top)
+    else:
+        shown = ax.imshow(cells, cmap="Blues", vmin=0.0, vmax=top)
+        ax.grid(False)
+        ax.spines[:].set_visible(True)
+    for (row, column), value in np.ndenumerate(cells):
+        dark = abs(value) > 0.6 * top
+        ax.text(
+            column,
+            row,
+            f"{value:.0f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if dark else "black",
+        )
+    ax.set_xticks(range(cells.shape[1]))
+    ax.set_yticks(range(cells.shape[0]))
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.set_title(title)
+    fig.colorbar(shown, ax=ax, shrink=0.85)
+    return fig
+
+
+@figure
+def kernel_blocks(rows: Mapping[str, Mapping[str, Values]]) -> Figure:
+    """Kernel blocks as heat maps: a row a pair of inputs, a column FO or ZO with some P.
+
+    Each row has one color scale, that of its first block, so that blocks of a row can be compared;
+    a value beyond the scale is shown in its last color.
+
+    Args:
+        rows: pair's name -> (column's title -> block (V, V)); first column first order.
+    """
+    columns = len(next(iter(rows.values())))
+    fig, axes = plt.subplots(
+        len(rows), columns, figsize=(1.75 * columns + 0.5, 1.85 * len(rows) + 0.4), squeeze=False
+    )
+    for r, (name, blocks) in enumerate(rows.items()):
+        limit = float(np.abs(_array(next(iter(blocks.values())))).max())
+        for ax, (title, block) in zip(axes[r], blocks.items(), strict=True):
+            shown = _heat(ax, np.clip(_array(block), -limit, limit), limit)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if r == 0:
+                ax.set_title(title, fontsize=10)
+        axes[r, 0].set_ylabel(name, fontsize=10)
+        fig.colorbar(shown, ax=list(axes[r]), shrink=0.85).ax.tick_params(labelsize=7)
+    return fig
+
+
+@figure
+def entries(
+    K: Values, drawn: Mapping[str, Values], spread: Mapping[str, Values] | None = None
+) -> Figure:
+    """Each entry of a drawn K_U against the same entry of K, a panel a column, one scale for all.
+
+    Args:
+        K: the first-order block, (V, V).
+        drawn: title -> K_U (V, V).
+        spread: title -> standard deviation of each entry by theory (V, V), drawn as a bar of two
+            of them each way around K.
+    """
+    exact = _array(K).ravel()
+    fig, axes = plt.subplots(
+        1, len(drawn), figsize=(2.5 * len(drawn) + 0.4, 3.0), sharey=True, squeeze=False
+    )
+    ends = [float(exact.min()), float(exact.max())]
+    for ax, (title, block) in zip(axes[0], drawn.items(), strict=True):
+        if spread is not None:
+            bars = 2 * _array(spread[title]).ravel()
+            ax.errorbar(exact, exact, yerr=bars, fmt="none", ecolor="#bbbbbb", elinewidth=0.8)
+        ax.plot(exact, _array(block).ravel(), "s", color=ZO, ms=3)
+        ax.plot(ends, ends, color=THEORY, linestyle="--", linewidth=1.1)
+        ax.set_title(title)
+    axes[0, 0].set_ylabel("entry of $K_U$")
+    fig.supxlabel("the same entry of $K$", fontsize=11)
+    return fig
+
+
+@figure
+def block_and_entries(K: Values, K_U: Values, *, title: str) -> Figure:
+    """One pair of inputs: K, a drawn K_U on the same color scale, and entry against entry.
+
+    Args:
+        K: first order, (V, V).
+        K_U: zeroth order, (V, V).
+        title: which pair, which P.
+    """
+    exact, drawn = _array(K), _array(K_U)
+    fig, axes = plt.subplots(1, 3, figsize=(8.2, 3.0), width_ratios=[1, 1, 1.1])
+    limit = float(np.abs(exact).max())
+    for ax, name, block in zip(axes[:2], ("FO: $K$", "ZO: $K_U$"), (exact, drawn), strict=True):
+        shown = _heat(ax, np.clip(block, -limit, limit), limit)
+        _class_ticks(ax, *block.shape)
+        ax.set_title(name)
+    fig.colorbar(shown, ax=list(axes[:2]), location="bottom", shrink=0.6)
+    axes[2].plot(exact.ravel(), drawn.ravel(), "s", color=ZO, ms=3)
+    ends = [float(exact.min()), float(exact.max())]
+    axes[2].plot(ends, ends, color=THEORY, linestyle="--", linewidth=1.1)
+    axes[2].set_xlabel("entry of $K$")
+    axes[2].set_ylabel("entry of $K_U$")
+    fig.suptitle(title, fontsize=11)
+    return fig
