@@ -9,8 +9,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import directions, dynamics, estimators, jacobians, kernels, optim
-from .directions import Gaussian, Rademacher, Sparse, Sphere
+from . import concentration, directions, dynamics, estimators, jacobians, kernels, optim, streams
+from .concentration import (
+    dynamics_error_law,
+    estimator_moments,
+    jl_epsilon,
+    jl_min_perturbations,
+    kernel_error_bound,
+    kernel_error_law,
+    perturbations_needed,
+)
+from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
 from .dynamics import one_step
 from .estimators import estimate_gradient
 from .jacobians import jacobian, jvp, vjp
@@ -26,29 +35,39 @@ __version__ = "0.1.0"
 __all__ = [
     "ZOSGD",
     "Gaussian",
+    "LowRank",
     "NonFiniteLossError",
     "Rademacher",
     "Sparse",
     "Sphere",
     "alignment",
+    "concentration",
     "datasets",
     "directions",
     "dynamics",
+    "dynamics_error_law",
     "effective_rank",
     "entk",
     "estimate_gradient",
+    "estimator_moments",
     "estimators",
     "exercises",
     "figures",
     "jacobian",
     "jacobians",
+    "jl_epsilon",
+    "jl_min_perturbations",
     "jvp",
+    "kernel_error_bound",
+    "kernel_error_law",
     "kernels",
     "models",
     "one_step",
     "optim",
+    "perturbations_needed",
     "probe",
     "relative_frobenius",
+    "streams",
     "vjp",
     "zo_entk",
 ]

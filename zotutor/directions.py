@@ -4,9 +4,7 @@ Entry j of direction p of parameter i at a step is a hash of (seed, step, p, i, 
 stored and nothing is global: whoever perturbs, updates, resumes or replays asks again and gets the
 same numbers, on any device, in any order, in any dtype. All families have mean 0 and E[u u^T] = I.
 
-The hash is SplitMix64 (Steele, Lea and Flood, 2014): word n of a stream is mix(key + n * gamma),
-where key and gamma, an odd number, are themselves mixed from (seed, step, p, i). Two streams never
-run along the same sequence, because their gammas differ.
+The hash stands in :mod:`zotutor.streams`.
 """
 
 from __future__ import annotations
@@ -15,85 +13,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .checks import Parameters, at_least_float32, check_integer, check_real, trainable
+from .streams import Stream, normals, signs, uniforms
 
 CHUNK = 1 << 18
 """Entries drawn at a time: small enough for a cache, large enough to hide Python."""
 
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
 
-
-def _mix(z: int) -> int:
-    z &= _MASK
-    z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
-    z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
-    return z ^ (z >> 31)
-
-
-def _signed(z: int) -> int:
-    """The int64 with the bits of the unsigned 64-bit z: torch computes in int64 and wraps."""
-    return z - (1 << 64) if z >> 63 else z
-
-
-@dataclass(frozen=True)
-class Stream:
-    """An endless row of 64-bit words, any of which can be asked for by its number."""
-
-    key: int
-    gamma: int
-
-    @classmethod
-    def of(cls, *parts: int) -> Stream:
-        """The stream that belongs to a tuple of integers, such as (seed, step, p, parameter)."""
-        z = 0
-        for part in parts:
-            z = _mix((z + _GOLDEN) ^ _mix(part + _GOLDEN))
-        return cls(_mix(z + _GOLDEN), _mix(z + 2 * _GOLDEN) | 1)
-
-    def words(self, start: int, stop: int, device: torch.device | str) -> Tensor:
-        """Words start, ..., stop - 1, as int64 of shape (stop - start,)."""
-        z = torch.arange(start, stop, dtype=torch.int64, device=device)
-        z = z.mul_(_signed(self.gamma)).add_(_signed(self.key))
-        # int64 shifts copy the sign bit; the masks make them shifts of an unsigned number
-        z = z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
-        z = z.bitwise_xor_((z >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
-        return z.bitwise_xor_((z >> 31).bitwise_and_((1 << 33) - 1))
-
-
-@lru_cache(maxsize=16)
-def _sign_table(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Row b, of shape (8,): the bits of the byte b, lowest first, as -1 and +1; (256, 8)."""
-    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
-    return (2 * bits - 1).to(dtype=dtype, device=device)
-
-
-def _signs(
-    stream: Stream, start: int, stop: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    first = start // 64
-    words = stream.words(first, -(-stop // 64), device)
-    bytes_ = words.view(torch.uint8).int()
-    signs = _sign_table(dtype, device).index_select(0, bytes_).view(-1)
-    return signs[start - 64 * first : stop - 64 * first]
-
-
-def _normals(stream: Stream, start: int, stop: int, device: torch.device) -> Tensor:
-    """Standard normals by Box and Muller (1958), two from each word, float64."""
-    first = start // 2
-    words = stream.words(first, -(-stop // 2), device)
-    radius = ((words >> 32) & 0xFFFFFFFF).double().add_(0.5).mul_(2.0**-32)
-    radius = radius.log_().mul_(-2.0).sqrt_()
-    angle = (words & 0xFFFFFFFF).double().mul_(2.0**-32 * 2.0 * math.pi)
-    normals = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1).view(-1)
-    return normals[start - 2 * first : stop - 2 * first]
+_UNSCALED = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +32,8 @@ class Direction:
     """One direction u_p of a family at a given (seed, step, p), over given parameters.
 
     It holds integers and shapes only; entries are computed when they are asked for. Made by
-    :meth:`Directions.at`.
+    :meth:`Directions.at`. With a range for p it stands for several directions at once, and what it
+    returns has a leading dimension for them.
     """
 
     family: Directions
@@ -109,12 +41,19 @@ class Direction:
     device: torch.device
     seed: int
     step: int
-    p: int
-    scale: float = 1.0
+    p: int | range
+    scale: float | Tensor = _UNSCALED
     kept: dict[tuple[int, int, int, torch.dtype], Tensor] | None = field(
         default=None, compare=False, repr=False
     )
     """Entries already asked for; None to compute them each time. See :func:`draw`."""
+
+    def stream(self, i: int, *purpose: int) -> Stream:
+        """The random words of parameter i; another ``purpose`` gives independent ones."""
+        if isinstance(self.p, int):
+            return Stream.of(self.seed, self.step, self.p, i, *purpose)
+        rows = [Stream.of(self.seed, self.step, p, i, *purpose) for p in self.p]
+        return Stream.stack(rows, self.device)
 
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
@@ -122,7 +61,7 @@ class Direction:
         if self.kept is not None and key in self.kept:
             return self.kept[key]
         u = self.family._entries(self, i, start, stop, at_least_float32(dtype))
-        u = (u if self.scale == 1.0 else u * self.scale).to(dtype)
+        u = (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
         if self.kept is not None:
             self.kept[key] = u
         return u
@@ -194,7 +133,7 @@ class Directions(ABC):
     """A family of random directions with mean 0 and E[u u^T] = I.
 
     Subclasses: :class:`Rademacher` (the default), :class:`Gaussian`, :class:`Sphere`,
-    :class:`Sparse`.
+    :class:`Sparse`, :class:`LowRank`.
     """
 
     @property
@@ -260,13 +199,16 @@ class Directions(ABC):
             dtype = torch.promote_types(dtype, tensor.dtype)
         d = sum(t.numel() for t in tensors)
         columns = torch.empty(P, d, dtype=dtype, device=tensors[0].device)
-        for row in range(P):
-            direction = self.at(tensors, seed=seed, step=step, p=first + row)
+        one = self.at(tensors, seed=seed, step=step, p=first)
+        rows = max(1, CHUNK // d)
+        for low in range(0, P, rows):
+            high = min(low + rows, P)
+            several = self._scaled(replace(one, p=range(first + low, first + high)))
             offset = 0
             for i, tensor in enumerate(tensors):
                 for start, stop in chunks(tensor.numel()):
-                    u = direction.entries(i, start, stop, dtype)
-                    columns[row, offset + start : offset + stop] = u
+                    u = several.entries(i, start, stop, dtype)
+                    columns[low:high, offset + start : offset + stop] = u
                 offset += tensor.numel()
         return columns.T
 
@@ -294,8 +236,7 @@ class Rademacher(Directions):
     def _entries(
         self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
     ) -> Tensor:
-        stream = Stream.of(direction.seed, direction.step, direction.p, i)
-        return _signs(stream, start, stop, dtype, direction.device)
+        return signs(direction.stream(i), start, stop, dtype, direction.device)
 
 
 @dataclass(frozen=True)
@@ -319,8 +260,7 @@ class Gaussian(Directions):
     def _entries(
         self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
     ) -> Tensor:
-        stream = Stream.of(direction.seed, direction.step, direction.p, i)
-        return _normals(stream, start, stop, direction.device).to(dtype)
+        return normals(direction.stream(i), start, stop, direction.device).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -343,13 +283,13 @@ class Sphere(Directions):
         return 3.0
 
     def _scaled(self, direction: Direction) -> Direction:
-        squares = 0.0
+        squares: Tensor | float = 0.0
         for i, shape in enumerate(direction.shapes):
             for start, stop in chunks(shape.numel()):
                 u = self._entries(direction, i, start, stop, torch.float64)
-                squares += float(u.square().sum())
+                squares = squares + u.square().sum(-1, keepdim=True)
         d = sum(shape.numel() for shape in direction.shapes)
-        return replace(direction, scale=math.sqrt(d / squares))
+        return replace(direction, scale=(d / torch.as_tensor(squares)).sqrt())
 
     def _entries(
         self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
@@ -390,10 +330,77 @@ class Sparse(Directions):
     def _entries(
         self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
     ) -> Tensor:
-        stream = Stream.of(direction.seed, direction.step, direction.p, i)
-        normals = _normals(stream, start, stop, direction.device)
-        masks = Stream.of(direction.seed, direction.step, direction.p, i, 1)
-        words = masks.words(start // 2, -(-stop // 2), direction.device)
-        halves = torch.stack((words & 0xFFFFFFFF, (words >> 32) & 0xFFFFFFFF), dim=-1).view(-1)
-        kept = halves[start % 2 :][: stop - start] < round(self.density * 2.0**32)
-        return (normals * kept / math.sqrt(self.density)).to(dtype)
+        n = normals(direction.stream(i), start, stop, direction.device)
+        kept = uniforms(direction.stream(i, 1), start, stop, direction.device) < self.density
+        return (n * kept / math.sqrt(self.density)).to(dtype)
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
+    """(m, n) of the matrix that :class:`LowRank` factors, or None for a vector or a scalar.
+
+    A convolution of shape (out, in, height, width) counts as (out, in * height * width).
+
+    >>> matrix_shape((6, 1, 5, 5)), matrix_shape((6,))
+    ((6, 25), None)
+    """
+    return (shape[0], math.prod(shape[1:])) if len(shape) >= 2 else None
+
+
+@dataclass(frozen=True)
+class LowRank(Directions):
+    """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, normal factors.
+
+    Two thin factors stand for each matrix-shaped parameter, so that a probe can add x (B A^T) after
+    the product x W^T and never build the matrix. Vectors and scalars get :class:`Gaussian` entries.
+    The entries of one matrix are not independent, and its law has its own terms; for large r it
+    tends to the Gaussian one.
+
+    Args:
+        rank: r, at least 1.
+
+    Raises:
+        TypeError, ValueError: for a rank that is not an int of at least 1.
+
+    References:
+        Chen et al. (2025), LOZO; Sarkar et al. (2025), EGGROLL.
+
+    Example:
+        >>> w = torch.zeros(20, 30, requires_grad=True)
+        >>> u = LowRank(2).dense([w], P=1, seed=0, step=0).view(20, 30)
+        >>> int(torch.linalg.matrix_rank(u))
+        2
+    """
+
+    rank: int
+
+    def __post_init__(self) -> None:
+        check_integer("rank", self.rank, low=1)
+
+    @property
+    def kurtosis(self) -> float:
+        """3 + 6 / r for an entry of a matrix; the entries are not independent."""
+        return 3.0 + 6.0 / self.rank
+
+    def factors(
+        self, direction: Direction, i: int, dtype: torch.dtype, rows: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """A (m, r) and B (n, r) with u = A B^T for matrix parameter i; only ``rows`` of A."""
+        m, n = matrix_shape(direction.shapes[i]) or (0, 0)
+        r = self.rank
+        first, last, _ = rows.indices(m)
+        A = normals(direction.stream(i), first * r, last * r, direction.device)
+        B = normals(direction.stream(i, 1), 0, n * r, direction.device)
+        A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))
+        return (A / math.sqrt(r)).to(dtype), B.to(dtype)
+
+    def _entries(
+        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
+    ) -> Tensor:
+        shape = matrix_shape(direction.shapes[i])
+        if shape is None or start == stop:
+            return Gaussian()._entries(direction, i, start, stop, dtype)
+        n = shape[1]
+        first, last = start // n, -(-stop // n)
+        A, B = self.factors(direction, i, torch.float64, slice(first, last))
+        # float64, so that which rows are computed together cannot be seen after rounding
+        return (A @ B.mT).flatten(-2)[..., start - first * n : stop - first * n].to(dtype)

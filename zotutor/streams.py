@@ -1,0 +1,110 @@
+"""Random words that can be asked for by number: SplitMix64 (Steele, Lea and Flood, 2014).
+
+Word n of a stream is mix(key + n * gamma), where key and gamma, an odd number, are themselves mixed
+from the integers that name the stream. Two streams do not run along the same sequence, because
+their gammas differ. Integer arithmetic only, so that every device gives the same words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def _mix(z: int) -> int:
+    z &= _MASK
+    z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
+    z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
+    return z ^ (z >> 31)
+
+
+def _signed(z: int) -> int:
+    """The int64 with the bits of the unsigned 64-bit z: torch computes in int64 and wraps."""
+    return z - (1 << 64) if z >> 63 else z
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An endless row of 64-bit words, any of which can be asked for by its number.
+
+    ``key`` and ``gamma`` are int64, or tensors (S, 1) of them for S streams side by side.
+    """
+
+    key: int | Tensor
+    gamma: int | Tensor
+
+    @classmethod
+    def of(cls, *parts: int) -> Stream:
+        """The stream that belongs to a tuple of integers, such as (seed, step, p, parameter)."""
+        z = 0
+        for part in parts:
+            z = _mix((z + _GOLDEN) ^ _mix(part + _GOLDEN))
+        return cls(_signed(_mix(z + _GOLDEN)), _signed(_mix(z + 2 * _GOLDEN) | 1))
+
+    @classmethod
+    def stack(cls, streams: Sequence[Stream], device: torch.device | str) -> Stream:
+        """S streams side by side: what is drawn from them has shape (S, ...)."""
+        keys, gammas = zip(*((stream.key, stream.gamma) for stream in streams), strict=True)
+        return cls(
+            torch.tensor(keys, device=device)[:, None], torch.tensor(gammas, device=device)[:, None]
+        )
+
+    def words(self, start: int, stop: int, device: torch.device | str) -> Tensor:
+        """Words start, ..., stop - 1, as int64 of shape (stop - start,), or (S, stop - start)."""
+        z = torch.arange(start, stop, dtype=torch.int64, device=device)
+        z = (z * self.gamma).add_(self.key)
+        # int64 shifts copy the sign bit; the masks make them shifts of an unsigned number
+        z = z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
+        z = z.bitwise_xor_((z >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
+        return z.bitwise_xor_((z >> 31).bitwise_and_((1 << 33) - 1))
+
+
+@lru_cache(maxsize=16)
+def _sign_table(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Row b, of shape (8,): the bits of the byte b, lowest first, as -1 and +1; (256, 8)."""
+    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return (2 * bits - 1).to(dtype=dtype, device=device)
+
+
+def signs(
+    stream: Stream, start: int, stop: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Random signs number start, ..., stop - 1, 64 from each word."""
+    first = start // 64
+    words = stream.words(first, -(-stop // 64), device)
+    rows = words.view(torch.uint8).int()  # (..., 8 bytes a word)
+    table = _sign_table(dtype, device)
+    drawn = table.index_select(0, rows.view(-1)).view(*words.shape[:-1], -1)
+    return drawn[..., start - 64 * first : stop - 64 * first]
+
+
+def normals(stream: Stream, start: int, stop: int, device: torch.device) -> Tensor:
+    """Standard normals number start, ..., stop - 1 by Box and Muller (1958), float64.
+
+    Two from each word. Devices agree up to the rounding of log, sin and cos.
+    """
+    first = start // 2
+    words = stream.words(first, -(-stop // 2), device)
+    radius = ((words >> 32) & 0xFFFFFFFF).double().add_(0.5).mul_(2.0**-32)
+    radius = radius.log_().mul_(-2.0).sqrt_()
+    angle = (words & 0xFFFFFFFF).double().mul_(2.0**-32 * 2.0 * math.pi)
+    drawn = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1).flatten(-2)
+    return drawn[..., start - 2 * first : stop - 2 * first]
+
+
+def uniforms(stream: Stream, start: int, stop: int, device: torch.device) -> Tensor:
+    """Numbers start, ..., stop - 1, uniform on [0, 1) with 32 bits, two from each word, float64."""
+    first = start // 2
+    words = stream.words(first, -(-stop // 2), device)
+    halves = torch.stack((words & 0xFFFFFFFF, (words >> 32) & 0xFFFFFFFF), dim=-1).flatten(-2)
+    return halves[..., start - 2 * first : stop - 2 * first].double().mul_(2.0**-32)
