@@ -23,7 +23,15 @@ from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
 from .dynamics import one_step
 from .estimators import estimate_gradient
 from .jacobians import jacobian, jvp, vjp
-from .kernels import alignment, effective_rank, entk, relative_frobenius, zo_entk
+from .kernels import (
+    alignment,
+    cka,
+    effective_rank,
+    entk,
+    relative_frobenius,
+    spectral_wasserstein,
+    zo_entk,
+)
 from .optim import ZOSGD
 from .probe import NonFiniteLossError, probe
 
@@ -41,6 +49,7 @@ __all__ = [
     "Sparse",
     "Sphere",
     "alignment",
+    "cka",
     "concentration",
     "datasets",
     "directions",
@@ -67,6 +76,7 @@ __all__ = [
     "perturbations_needed",
     "probe",
     "relative_frobenius",
+    "spectral_wasserstein",
     "streams",
     "vjp",
     "zo_entk",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +53,7 @@ def product(J_o: Tensor, J_u: Tensor) -> Tensor:
     return flat.view(*J_o.shape[:2], *J_u.shape[:2]).permute(0, 2, 1, 3)
 
 
+@overload
 def zo_entk(
     model: nn.Module,
     x_o: Tensor,
@@ -59,7 +63,31 @@ def zo_entk(
     directions: Directions | None = None,
     seed: int,
     step: int = 0,
-) -> Tensor:
+    return_std: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def zo_entk(
+    model: nn.Module,
+    x_o: Tensor,
+    x_u: Tensor,
+    *,
+    P: int,
+    directions: Directions | None = None,
+    seed: int,
+    step: int = 0,
+    return_std: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def zo_entk(
+    model: nn.Module,
+    x_o: Tensor,
+    x_u: Tensor,
+    *,
+    P: int,
+    directions: Directions | None = None,
+    seed: int,
+    step: int = 0,
+    return_std: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """The ZO eNTK of the drawn U: K_U(x_o, x_u) = J(x_o) U U^T J(x_u)^T.
 
     U = [u_1 .. u_P] / sqrt(P) holds the very directions that :class:`~zotutor.ZOSGD` uses at this
@@ -73,9 +101,12 @@ def zo_entk(
         directions: family of u; :class:`~zotutor.Rademacher` by default.
         seed: 0 <= seed < 2^64.
         step: which optimizer step.
+        return_std: also return each entry's standard error, from the spread over the P directions;
+            needs P of at least 2.
 
     Returns:
-        Shape (N_o, N_u, V, V). U is drawn some columns at a time and never held whole.
+        Shape (N_o, N_u, V, V); with ``return_std`` a pair of such. U is drawn some columns at a
+        time and never held whole.
 
     Raises:
         TypeError, ValueError: for a bad batch, model, P, seed or step.
@@ -91,7 +122,9 @@ def zo_entk(
     check_integer("P", P, low=1)
     J_o = jacobian(model, check_batch("x_o", x_o))
     J_u = jacobian(model, check_batch("x_u", x_u))
-    return projected(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
+    if not return_std:
+        return projected(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
+    return projected_with_std(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
 
 
 def projected(
@@ -111,14 +144,60 @@ def projected(
     Returns:
         Shape (N_o, N_u, V, V).
     """
-    family = Rademacher() if directions is None else directions
     total = J_o.new_zeros(J_o.shape[0], J_u.shape[0], J_o.shape[1], J_u.shape[1])
+    for v_o, v_u in _projections(J_o, J_u, params, P, directions, seed, step):
+        total += product(v_o, v_u)
+    return total / P
+
+
+def _projections(
+    J_o: Tensor,
+    J_u: Tensor,
+    params: Parameters,
+    P: int,
+    directions: Directions | None,
+    seed: int,
+    step: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """J_o u_p and J_u u_p, (N, V, columns) each, for some columns p of U at a time."""
+    family = Rademacher() if directions is None else directions
     width = max(1, _COLUMNS // J_o.shape[2])
     for first in range(0, P, width):
         columns = min(width, P - first)
         u = family.dense(params, P=columns, seed=seed, step=step, first=first).to(J_o.dtype)
-        total += product(J_o @ u, J_u @ u)
-    return total / P
+        yield J_o @ u, J_u @ u
+
+
+def projected_with_std(
+    J_o: Tensor,
+    J_u: Tensor,
+    params: Parameters,
+    *,
+    P: int,
+    directions: Directions | None = None,
+    seed: int,
+    step: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """:func:`projected` and its standard error, from the spread over directions.
+
+    K_U is a mean of P independent samples J_o u_p u_p^T J_u^T, so that its standard error is their
+    standard deviation over sqrt(P).
+
+    Returns:
+        Two tensors of shape (N_o, N_u, V, V).
+
+    Raises:
+        ValueError: for P < 2.
+    """
+    check_integer("P", P, low=2)
+    total = J_o.new_zeros(J_o.shape[0], J_u.shape[0], J_o.shape[1], J_u.shape[1])
+    squares = total.clone()
+    for v_o, v_u in _projections(J_o, J_u, params, P, directions, seed, step):
+        total += product(v_o, v_u)
+        squares += product(v_o.square(), v_u.square())
+    mean = total / P
+    variance = (squares / P - mean.square()).clamp_min(0.0) * (P / (P - 1))
+    return mean, (variance / P).sqrt()
 
 
 def alignment(J_o: Tensor, J_u: Tensor) -> Tensor:
@@ -183,3 +262,80 @@ def relative_frobenius(K_hat: Tensor, K: Tensor) -> Tensor:
     if bool((norm == 0).any()):
         raise ValueError("K: given a block that is 0, expected one with a norm; use absolute error")
     return torch.linalg.matrix_norm(K_hat - K) / norm
+
+
+def _as_matrices(K_hat: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Two blocks (V, V'), or the blocks of two sets (N_o, N_u, V, V') laid out as matrices."""
+    if K_hat.shape != K.shape or K.dim() not in (2, 4):
+        raise ValueError(
+            f"K_hat, K: given shapes {tuple(K_hat.shape)} and {tuple(K.shape)}, expected the same "
+            "for both: (V, V) or (N_o, N_u, V, V)"
+        )
+    if K.dim() == 2:
+        return K_hat, K
+    left, right = (M.permute(0, 2, 1, 3).flatten(2).flatten(0, 1) for M in (K_hat, K))
+    return left, right
+
+
+def cka(K_hat: Tensor, K: Tensor) -> Tensor:
+    """Centered kernel alignment: the cosine between two kernels after centering, in [-1, 1].
+
+    With H = I - 1 1^T / n, <H K_hat H, H K H> / (norm(H K_hat H)_F norm(H K H)_F). It is the same
+    when a kernel is scaled by a positive number, or a constant is added to all of a row or of a
+    column; both kernels may be permuted, or turned within the centered subspace, together. So it
+    sees shape only: use :func:`relative_frobenius` to see size too.
+
+    Args:
+        K_hat: one block (V, V'), or blocks for sets of inputs (N_o, N_u, V, V').
+        K: the other, of the same shape.
+
+    Returns:
+        0-d tensor.
+
+    Raises:
+        ValueError: for other shapes, or a kernel that is constant and so 0 after centering.
+
+    References:
+        Cortes, Mohri and Rostamizadeh (2012); Kornblith et al. (2019).
+
+    Example:
+        >>> K = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> cka(3.0 * K + 1.0, K)
+        tensor(1.)
+    """
+    left, right = _as_matrices(K_hat, K)
+    left, right = (
+        M - M.mean(0, keepdim=True) - M.mean(1, keepdim=True) + M.mean() for M in (left, right)
+    )
+    norms = left.norm() * right.norm()
+    if float(norms) == 0.0:
+        raise ValueError(
+            "K_hat, K: one is constant, expected some variation; CKA has no value here"
+        )
+    return (left * right).sum() / norms
+
+
+def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
+    """The Wasserstein-1 distance between the singular values of two kernels.
+
+    Each spectrum counts as a distribution of equal weights; for the same number of values the
+    distance is mean_i |s_i - t_i| over both sorted lists. It does not change when either kernel is
+    multiplied by an orthogonal matrix from either side, and is in the unit of the kernel: divide by
+    the mean singular value of K for a relative distance.
+
+    Args:
+        K_hat: one block (V, V'), or blocks for sets of inputs (N_o, N_u, V, V').
+        K: the other, of the same shape.
+
+    Returns:
+        0-d tensor.
+
+    Raises:
+        ValueError: for other shapes.
+
+    Example:
+        >>> spectral_wasserstein(torch.diag(torch.tensor([3.0, 1.0])), torch.eye(2))
+        tensor(1.)
+    """
+    left, right = _as_matrices(K_hat, K)
+    return (torch.linalg.svdvals(left) - torch.linalg.svdvals(right)).abs().mean()
