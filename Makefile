@@ -29,7 +29,7 @@ lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are s
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
-	$(BIN)/python -m pytest -q -m lint tests/test_book.py
+	$(BIN)/python -m pytest -q -m lint tests/test_book.py tests/test_package.py
 
 format: $(STAMP) ## rewrite code and notebooks as lint wants them
 	$(BIN)/ruff format .
