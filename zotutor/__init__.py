@@ -9,7 +9,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import concentration, directions, dynamics, estimators, jacobians, kernels, optim, streams
+from . import (
+    concentration,
+    directions,
+    dynamics,
+    estimators,
+    jacobians,
+    kernels,
+    optim,
+    planning,
+    streams,
+)
 from .concentration import (
     dynamics_error_law,
     estimator_moments,
@@ -33,6 +43,12 @@ from .kernels import (
     zo_entk,
 )
 from .optim import ZOSGD
+from .planning import (
+    estimate_dynamics_error,
+    estimate_kernel_error,
+    estimate_moments,
+    plan,
+)
 from .probe import NonFiniteLossError, probe
 
 if TYPE_CHECKING:
@@ -57,7 +73,10 @@ __all__ = [
     "dynamics_error_law",
     "effective_rank",
     "entk",
+    "estimate_dynamics_error",
     "estimate_gradient",
+    "estimate_kernel_error",
+    "estimate_moments",
     "estimator_moments",
     "estimators",
     "exercises",
@@ -74,6 +93,8 @@ __all__ = [
     "one_step",
     "optim",
     "perturbations_needed",
+    "plan",
+    "planning",
     "probe",
     "relative_frobenius",
     "spectral_wasserstein",

@@ -191,18 +191,43 @@ def pair_variance(
         >>> pair_variance(e, e, directions=Gaussian()), pair_variance(e, e, directions=Rademacher())
         (6.0, 2.0)
     """
+    return sum(pair_terms(J_o, J_u, directions=directions, shapes=shapes))
+
+
+class PairTerms(NamedTuple):
+    """The terms of :func:`pair_variance`, which is their sum.
+
+    ``norms`` = norm(J_o)_F^2 norm(J_u)_F^2, ``aligned`` = norm(J_o J_u^T)_F^2, and ``excess``, what
+    the family adds to the Gaussian law.
+    """
+
+    norms: float
+    aligned: float
+    excess: float
+
+
+def pair_terms(
+    J_o: Tensor, J_u: Tensor, *, directions: Directions, shapes: Shapes | None = None
+) -> PairTerms:
+    """The terms of :func:`pair_variance`; arguments and errors as there.
+
+    Example:
+        >>> pair_terms(torch.eye(2), torch.eye(2), directions=Rademacher())
+        PairTerms(norms=4.0, aligned=2.0, excess=-4.0)
+    """
     _check_rows(J_o, J_u)
     rows, columns = J_o.double(), J_u.double()
     norms = float(rows.square().sum() * columns.square().sum())
     aligned = float((rows @ columns.T).square().sum())
     if isinstance(directions, Sphere):
-        d = rows.shape[1]
-        return d / (d + 2) * (norms + 2 * aligned) - aligned
-    if isinstance(directions, LowRank):
+        excess = -(2 * norms + 4 * aligned) / (rows.shape[1] + 2)
+    elif isinstance(directions, LowRank):
         parts = _matrix_parts(rows, columns, shapes)
-        return norms + aligned + sum(_factored_excess(M, N) for M, N in parts) / directions.rank
-    overlap = float(rows.square().sum(0) @ columns.square().sum(0))
-    return norms + aligned + (directions.kurtosis - 3.0) * overlap
+        excess = sum(_factored_excess(M, N) for M, N in parts) / directions.rank
+    else:
+        overlap = float(rows.square().sum(0) @ columns.square().sum(0))
+        excess = (directions.kurtosis - 3.0) * overlap
+    return PairTerms(norms, aligned, excess)
 
 
 def _matrix_parts(
@@ -355,32 +380,56 @@ def estimator_moments(
     family = Rademacher() if directions is None else directions
     g, H = g.double(), H.double()
     eye = torch.eye(g.numel(), dtype=g.dtype, device=g.device)
-    return Moments(
-        *(_one_draw(g, M, family, shapes) / P + (1 - 1 / P) * float(g @ M @ g) for M in (eye, H))
-    )
+    return Moments(*(mean_of_draws(_form(g, M, family, shapes), family, P) for M in (eye, H)))
 
 
-def _one_draw(g: Tensor, H: Tensor, family: Directions, shapes: Shapes | None) -> float:
-    """E[(u . g)^2 u^T H u] for one direction u."""
-    trace, along, squared = float(H.trace()), float(g @ H @ g), float(g @ g)
-    d = g.numel()
+class Form(NamedTuple):
+    """What E[(u . g)^2 u^T H u] depends on, see :func:`form_law`."""
+
+    d: int
+    trace: float
+    along: float
+    squared: float
+    fourth: float
+    factored: float
+
+
+def form_law(form: Form, family: Directions) -> float:
+    """E[(u . g)^2 u^T H u] for one direction: tr(H) |g|^2 + 2 g^T H g, and what the family adds.
+
+    ``trace`` = tr(H), ``along`` = g^T H g, ``squared`` = |g|^2, ``fourth`` = sum_k H_kk g_k^2 (for
+    independent entries), ``factored`` = the sum that LowRank(r) adds, times r / 2: for each matrix
+    parameter, N being its part of g, sum H[ij,kl] times
+    ([i=k] (N^T N)[j,l] + [j=l] (N N^T)[i,k] + N[i,l] N[k,j]).
+    """
+    gaussian = form.trace * form.squared + 2 * form.along
     if isinstance(family, Sphere):
-        return d / (d + 2) * (trace * squared + 2 * along)
+        return form.d / (form.d + 2) * gaussian
     if isinstance(family, LowRank):
-        excess, offset = 0.0, 0
-        for shape in _checked_shapes(shapes, d):
-            size, matrix = math.prod(shape), matrix_shape(shape)
-            if matrix is not None:
-                cut = slice(offset, offset + size)
-                N, block = g[cut].view(matrix), H[cut, cut].view(*matrix, *matrix)
-                left = torch.einsum("ijil,mj,ml->", block, N, N)
-                right = torch.einsum("ijkj,in,kn->", block, N, N)
-                crossed = torch.einsum("ijkl,il,kj->", block, N, N)
-                excess += 2.0 * float(left + right + crossed)
-            offset += size
-        return trace * squared + 2 * along + excess / family.rank
+        return gaussian + 2.0 * form.factored / family.rank
+    return gaussian + (family.kurtosis - 3.0) * form.fourth
+
+
+def mean_of_draws(form: Form, family: Directions, P: int) -> float:
+    """E[g_hat^T H g_hat] for the mean over P directions."""
+    return form_law(form, family) / P + (1 - 1 / P) * form.along
+
+
+def _form(g: Tensor, H: Tensor, family: Directions, shapes: Shapes | None) -> Form:
+    factored, offset = 0.0, 0
+    for shape in _checked_shapes(shapes, g.numel()) if isinstance(family, LowRank) else ():
+        size, matrix = math.prod(shape), matrix_shape(shape)
+        if matrix is not None:
+            cut = slice(offset, offset + size)
+            N, block = g[cut].view(matrix), H[cut, cut].view(*matrix, *matrix)
+            factored += float(
+                torch.einsum("ijil,mj,ml->", block, N, N)
+                + torch.einsum("ijkj,in,kn->", block, N, N)
+                + torch.einsum("ijkl,il,kj->", block, N, N)
+            )
+        offset += size
     fourth = float(H.diagonal() @ g.square())
-    return trace * squared + 2 * along + (family.kurtosis - 3.0) * fourth
+    return Form(g.numel(), float(H.trace()), float(g @ H @ g), float(g @ g), fourth, factored)
 
 
 def _checked_shapes(shapes: Shapes | None, d: int) -> Shapes:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .checks import check_batch, check_comparable, check_integer, trainable
+from .checks import check_batch, check_comparable, check_integer, check_tensor, trainable
 
 _BUDGET = 1 << 26
 """Numbers of a Jacobian formed at once: 256 MB in float32."""
@@ -104,7 +104,7 @@ def _function(model: nn.Module, x: Tensor) -> Callable[[dict[str, Tensor]], Tens
 
 
 @contextmanager
-def _differentiable() -> Iterator[None]:
+def differentiable() -> Iterator[None]:
     """Attention from plain operations, and no graph around the result.
 
     The fused kernels have neither a batching rule nor a forward-mode derivative.
@@ -167,7 +167,7 @@ def jacobian(model: nn.Module, x: Tensor, *, chunk_size: int | None = None) -> T
     check_batch("x", x)
     if chunk_size is not None:
         check_integer("chunk_size", chunk_size, low=1)
-    with _differentiable():
+    with differentiable():
         V = logits_of(model, params, x[:1]).shape[1]
         d = sum(tensor.numel() for tensor in params.values())
         size = max(1, _BUDGET // (V * d)) if chunk_size is None else chunk_size
@@ -182,17 +182,8 @@ def jacobian(model: nn.Module, x: Tensor, *, chunk_size: int | None = None) -> T
     return J
 
 
-def _check_tensor(v: Tensor, name: str) -> Tensor:
-    if not isinstance(v, Tensor):
-        raise TypeError(
-            f"{name}: given a {type(v).__name__}, expected a tensor; convert it with "
-            "torch.as_tensor"
-        )
-    return v
-
-
 def _check_vector(v: Tensor, d: int, name: str) -> None:
-    if _check_tensor(v, name).shape != (d,):
+    if check_tensor(name, v).shape != (d,):
         raise ValueError(
             f"{name}: given {tuple(v.shape)}, expected shape ({d},), one number for each trainable "
             "parameter; flatten in named_parameters() order"
@@ -221,7 +212,7 @@ def jvp(model: nn.Module, x: Tensor, v: Tensor) -> Tensor:
     check_batch("x", x)
     _check_vector(v, sum(tensor.numel() for tensor in params.values()), "v")
     tangents = unflatten(v.detach(), params)
-    with _differentiable():
+    with differentiable():
         return torch.func.jvp(_function(model, x), (params,), (tangents,))[1]
 
 
@@ -245,7 +236,7 @@ def vjp(model: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """
     params = named_trainable(model)
     check_batch("x", x)
-    _check_tensor(g, "g")
+    check_tensor("g", g)
     with torch.no_grad():
         pulled: Any = torch.func.vjp(_function(model, x), params)
         logits, pull = pulled
