@@ -50,6 +50,7 @@ from .planning import (
     plan,
 )
 from .probe import NonFiniteLossError, probe
+from .trajectories import trajectory
 
 if TYPE_CHECKING:
     from . import datasets, exercises, figures, models
@@ -99,6 +100,8 @@ __all__ = [
     "relative_frobenius",
     "spectral_wasserstein",
     "streams",
+    "trajectories",
+    "trajectory",
     "vjp",
     "zo_entk",
 ]

@@ -1,0 +1,233 @@
+"""First and zeroth order side by side, over many steps from the same start."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_batch, check_integer, check_labels, check_real, trainable
+from .concentration import pair_terms
+from .directions import Directions, Rademacher, draw, weighted_sum
+from .dynamics import cross_entropy_gradient, log_softmax_jacobian
+from .jacobians import jacobian, jvp, logits_of, named_trainable, vjp
+from .kernels import product
+from .optim import ZOSGD
+
+
+class Trajectory(NamedTuple):
+    """FO-SGD and ZO-SGD from one start, seen from x_o. Shapes in :func:`trajectory`."""
+
+    steps: Tensor
+    log_probs_fo: Tensor
+    log_probs_zo: Tensor
+    predicted_fo: Tensor
+    predicted_zo: Tensor
+    kernel_drift_fo: Tensor
+    kernel_drift_zo: Tensor
+    alignment: Tensor
+    constant: float
+
+    def deviation(self) -> Tensor:
+        """|log pi_ZO - log pi_FO| over |total FO change| at each recorded step, (R,).
+
+        In the lazy regime it is ``constant`` / sqrt(T P) at the last step T.
+        """
+        total = (self.log_probs_fo[-1] - self.log_probs_fo[0]).norm()
+        return (self.log_probs_zo - self.log_probs_fo).flatten(1).norm(dim=1) / total
+
+
+def trajectory(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    *,
+    observe: Tensor,
+    steps: int,
+    lr: float,
+    P: int,
+    directions: Directions | None = None,
+    eps: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    record: Sequence[int] | None = None,
+    kernel_inputs: int = 4,
+) -> Trajectory:
+    """Run FO-SGD and ZO-SGD side by side on the same batches, and predict both step by step.
+
+    Each step's change of log pi(. | x_o) is predicted from the parameters it starts at: -lr A J_o g
+    for FO and -lr A J_o U U^T g for ZO, with the very U of that step. Predictions are summed over
+    the run and can be set beside what was measured.
+
+    The deviation of the two runs at the end of T steps obeys |dev| / |total change| =
+    C / sqrt(T P) as long as B = A J_o and the gradient g keep their values, with
+    C^2 = [norm(B)_F^2 |g|^2 + |B g|^2 + ...] / |B g|^2: the one-step law summed over independent
+    steps. C is computed from B and g at the start (full data), without a fit.
+
+    Args:
+        model: returns logits (N, V) for a batch (N, ...). Two copies are trained; it is left alone.
+        data: inputs (N, ...) and labels (N,).
+        observe: x_o, (N_o, ...); N_o V d numbers are formed once.
+        steps: T, at least 1.
+        lr: learning rate eta, above 0.
+        P: number of perturbations, at least 1.
+        directions: family of u; Rademacher by default.
+        eps: finite-difference step; None for the default.
+        batch_size: inputs a step, drawn with replacement; None for all data each step.
+        seed: of the directions and of the batches.
+        record: steps after which to record, in [0, steps]; by default about ten, with 0 and T.
+        kernel_inputs: how many observed inputs the kernel drift is computed on.
+
+    Returns:
+        Named tuple, R recorded steps: steps (R,), log_probs_fo and log_probs_zo (R, N_o, V),
+        predicted_fo and predicted_zo (R, N_o, V), the summed predictions; kernel_drift_fo and
+        kernel_drift_zo (R,), norm(K_t - K_0)_F / norm(K_0)_F; alignment (R,), a' = |B g|^2 /
+        (norm(B)_F^2 |g|^2) along the FO run; constant, C. And ``deviation()``.
+
+    Raises:
+        TypeError, ValueError: for bad data, steps, lr, P, batch_size or record.
+        NonFiniteLossError: if a loss becomes NaN or infinite.
+
+    Example:
+        >>> x, y = torch.eye(3), torch.tensor([0, 1, 2])
+        >>> run = trajectory(nn.Linear(3, 3), (x, y), observe=x, steps=4, lr=0.01, P=2)
+        >>> run.log_probs_zo.shape
+        torch.Size([5, 3, 3])
+    """
+    x, y = data
+    check_batch("data[0]", x)
+    check_batch("observe", observe)
+    check_integer("steps", steps, low=1)
+    check_integer("P", P, low=1)
+    check_real("lr", lr, low=0.0, open_low=True)
+    check_integer("kernel_inputs", kernel_inputs, low=1)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, low=1)
+    wanted = _recorded(record, steps)
+    with torch.no_grad():
+        classes = logits_of(model, named_trainable(model), x[:1]).shape[1]
+    y = check_labels("data[1]", y, count=x.shape[0], classes=classes)
+    family = Rademacher() if directions is None else directions
+
+    fo, zo = copy.deepcopy(model), copy.deepcopy(model)
+    optimizer = ZOSGD(zo.parameters(), lr, eps=eps, P=P, directions=family, seed=seed)
+    tensors = trainable(zo)
+    generator = torch.Generator().manual_seed(seed % (1 << 63))
+    kernel_start = _kernel(model, observe[:kernel_inputs])
+    B, g = _observed(model, observe), _gradient(model, x, y)
+    terms = pair_terms(B, g[None], directions=family, shapes=[t.shape for t in tensors])
+    constant = math.sqrt(sum(terms) / terms.aligned)
+    del B
+    summed_fo = summed_zo = torch.zeros((), dtype=g.dtype, device=g.device)
+    seen: list[tuple[Tensor, ...]] = []
+    for t in range(steps + 1):
+        if t in wanted:
+            drifts = [
+                (_kernel(m, observe[:kernel_inputs]) - kernel_start).norm() / kernel_start.norm()
+                for m in (fo, zo)
+            ]
+            zero = torch.zeros_like(_log_probs(fo, observe))
+            seen.append(
+                (
+                    _log_probs(fo, observe),
+                    _log_probs(zo, observe),
+                    zero + summed_fo,
+                    zero + summed_zo,
+                    *drifts,
+                    _alignment(fo, observe, _gradient(fo, x, y)),
+                )
+            )
+        if t == steps:
+            break
+        rows = slice(None)
+        if batch_size is not None:
+            rows = torch.randint(len(x), (batch_size,), generator=generator)  # type: ignore[assignment]
+        x_t, y_t = x[rows], y[rows]
+        g = _gradient(fo, x_t, y_t)
+        summed_fo = summed_fo - lr * _moved(fo, observe, g)
+        g_zo = _gradient(zo, x_t, y_t)
+        projected = _projected(g_zo, tensors, family, P=P, seed=seed, step=t)
+        summed_zo = summed_zo - lr * _moved(zo, observe, projected)
+        _step(fo, g, lr)
+        optimizer.step(partial(_loss, zo, x_t, y_t))
+    log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned = (
+        torch.stack(column) for column in zip(*seen, strict=True)
+    )
+    recorded = torch.tensor(sorted(wanted))
+    return Trajectory(
+        recorded, log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned, constant
+    )
+
+
+def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def _recorded(record: Sequence[int] | None, steps: int) -> set[int]:
+    if record is None:
+        return {round(steps * k / 10) for k in range(11)}
+    wanted = {check_integer("record", t, low=0, high=steps + 1) for t in record}
+    if not wanted:
+        raise ValueError("record: given no step, expected at least one; give [0, steps]")
+    return wanted
+
+
+def _log_probs(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return logits_of(model, named_trainable(model), x).log_softmax(-1)
+
+
+def _kernel(model: nn.Module, x: Tensor) -> Tensor:
+    J = jacobian(model, x)
+    return product(J, J)
+
+
+def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the mean cross-entropy, (d,)."""
+    with torch.no_grad():
+        logits = logits_of(model, named_trainable(model), x)
+    return vjp(model, x, cross_entropy_gradient(logits, y) / x.shape[0])
+
+
+def _observed(model: nn.Module, x_o: Tensor) -> Tensor:
+    """B = A J_o for all observed inputs, (N_o V, d)."""
+    A = log_softmax_jacobian(_log_probs(model, x_o))
+    return (A @ jacobian(model, x_o)).flatten(0, 1)
+
+
+def _moved(model: nn.Module, x_o: Tensor, v: Tensor) -> Tensor:
+    """A J_o v, (N_o, V): how log pi(. | x_o) moves along v."""
+    z = jvp(model, x_o, v)
+    return z - (_log_probs(model, x_o).exp() * z).sum(-1, keepdim=True)
+
+
+def _alignment(model: nn.Module, x_o: Tensor, g: Tensor) -> Tensor:
+    """The alignment a' = |B g|^2 / (norm(B)_F^2 |g|^2)."""
+    norms = _observed(model, x_o).square().sum() * g.square().sum()
+    return _moved(model, x_o, g).square().sum() / norms
+
+
+def _projected(
+    g: Tensor, tensors: list[Tensor], family: Directions, *, P: int, seed: int, step: int
+) -> Tensor:
+    """U U^T g for the directions of one step, one direction at a time."""
+    drawn = draw(family, tensors, P=P, seed=seed, step=step)
+    parts = g.split([tensor.numel() for tensor in tensors])
+    weights = [
+        sum(float(u.tensor(i, g.dtype).view(-1) @ part) for i, part in enumerate(parts)) / P
+        for u in drawn
+    ]
+    return torch.cat(
+        [weighted_sum(drawn, weights, i, 0, part.numel(), g.dtype) for i, part in enumerate(parts)]
+    )
+
+
+def _step(model: nn.Module, g: Tensor, lr: float) -> None:
+    tensors = trainable(model)
+    with torch.no_grad():
+        for tensor, part in zip(tensors, g.split([t.numel() for t in tensors]), strict=True):
+            tensor.sub_(lr * part.view(tensor.shape))
