@@ -144,6 +144,16 @@ def check_comparable(model: nn.Module) -> None:
             )
 
 
+def check_tensor(name: str, value: Tensor) -> Tensor:
+    """``value`` itself if it is a tensor, or a TypeError that names it."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: given a {type(value).__name__}, expected a tensor; convert it with "
+            "torch.as_tensor"
+        )
+    return value
+
+
 def check_batch(name: str, x: Tensor) -> Tensor:
     """``x`` as a tensor with a batch dimension and at least one row."""
     if not isinstance(x, Tensor):

@@ -76,7 +76,8 @@ class Direction:
     def perturbed(self, i: int, theta: Tensor, c: float) -> Tensor:
         """A new tensor theta + c u for parameter i, rounded once to theta's dtype.
 
-        Extra memory: the result, and a chunk.
+        Laid out in memory as theta is. Extra memory: the result, and a chunk; twice the result for
+        a theta that is not contiguous.
         """
         flat = theta.detach().reshape(-1)
         out = torch.empty_like(flat)
@@ -87,7 +88,8 @@ class Direction:
                 torch.add(flat[start:stop], u, alpha=c, out=out[start:stop])
             else:
                 out[start:stop] = flat[start:stop].to(exact).add_(u, alpha=c)
-        return out.view(theta.shape)
+        out = out.view(theta.shape)
+        return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
 
 
 def chunks(count: int) -> Iterator[tuple[int, int]]:
@@ -211,6 +213,30 @@ class Directions(ABC):
                     columns[low:high, offset + start : offset + stop] = u
                 offset += tensor.numel()
         return columns.T
+
+
+def check_draw(
+    directions: Directions | None, *, P: int, seed: int, step: int, at_least: int = 1
+) -> Directions:
+    """The family given, or Rademacher for None, after a check of all that fixes a draw.
+
+    Raises:
+        TypeError, ValueError: for something else than a family, or integers out of range.
+    """
+    check_integer("P", P, low=at_least)
+    check_integer("seed", seed, low=0, high=1 << 64)
+    check_integer("step", step, low=0, high=1 << 63)
+    if directions is None:
+        return Rademacher()
+    if not isinstance(directions, Directions):
+        given = repr(directions)
+        if isinstance(directions, type):
+            given = f"the class {directions.__name__}"
+        raise TypeError(
+            f"directions: given {given}, expected a family such as Rademacher() or Gaussian(); "
+            "construct one"
+        )
+    return directions
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,14 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from .checks import Parameters, check_batch, check_integer
-from .directions import Directions, Rademacher
+from .checks import (
+    Parameters,
+    at_least_float32,
+    check_batch,
+    check_integer,
+    check_tensor,
+)
+from .directions import Directions, check_draw
 from .jacobians import jacobian
 
 _COLUMNS = 1 << 24
@@ -26,7 +32,8 @@ def entk(model: nn.Module, x_o: Tensor, x_u: Tensor, *, chunk_size: int | None =
         chunk_size: observed inputs at a time; the Jacobian of x_u is held whole.
 
     Returns:
-        Shape (N_o, N_u, V, V); entry [o, u, i, j] = dz_i(x_o)/dtheta . dz_j(x_u)/dtheta.
+        Shape (N_o, N_u, V, V), float32 at least; entry [o, u, i, j] =
+        dz_i(x_o)/dtheta . dz_j(x_u)/dtheta.
 
     Raises:
         TypeError, ValueError: for a bad batch, model or chunk_size.
@@ -41,15 +48,24 @@ def entk(model: nn.Module, x_o: Tensor, x_u: Tensor, *, chunk_size: int | None =
                 [0., 5.]])
     """
     check_batch("x_o", x_o)
-    J_u = jacobian(model, check_batch("x_u", x_u))
+    check_batch("x_u", x_u)
     rows = x_o.shape[0] if chunk_size is None else check_integer("chunk_size", chunk_size, low=1)
+    J_u = jacobian(model, x_u)
     blocks = [product(jacobian(model, part), J_u) for part in x_o.split(rows)]
     return torch.cat(blocks)
 
 
+def _exact(M: Tensor) -> Tensor:
+    return M.to(at_least_float32(M.dtype))
+
+
 def product(J_o: Tensor, J_u: Tensor) -> Tensor:
-    """J_o J_u^T for all pairs: (N_o, V, m) and (N_u, V, m) give (N_o, N_u, V, V)."""
-    flat = J_o.flatten(0, 1) @ J_u.flatten(0, 1).T  # (N_o V, N_u V)
+    """J_o J_u^T for all pairs: (N_o, V, m) and (N_u, V, m) give (N_o, N_u, V, V).
+
+    Float32 at least: a kernel rounded to bfloat16 would be off by more than many a ZO error.
+    """
+    left, right = _exact(J_o).flatten(0, 1), _exact(J_u).flatten(0, 1)
+    flat = left @ right.T  # (N_o V, N_u V)
     return flat.view(*J_o.shape[:2], *J_u.shape[:2]).permute(0, 2, 1, 3)
 
 
@@ -105,11 +121,11 @@ def zo_entk(
             needs P of at least 2.
 
     Returns:
-        Shape (N_o, N_u, V, V); with ``return_std`` a pair of such. U is drawn some columns at a
-        time and never held whole.
+        Shape (N_o, N_u, V, V), float32 at least; with ``return_std`` a pair of such. U is drawn
+        some columns at a time and never held whole.
 
     Raises:
-        TypeError, ValueError: for a bad batch, model, P, seed or step.
+        TypeError, ValueError: for a bad batch, model, P, directions, seed or step.
 
     References:
         Li, Ying, Liu and Yang (2026), arXiv 2605.03373.
@@ -119,9 +135,10 @@ def zo_entk(
         >>> zo_entk(nn.Linear(2, 2, bias=False), x, x, P=100, seed=0).shape
         torch.Size([1, 1, 2, 2])
     """
-    check_integer("P", P, low=1)
-    J_o = jacobian(model, check_batch("x_o", x_o))
-    J_u = jacobian(model, check_batch("x_u", x_u))
+    check_batch("x_o", x_o)
+    check_batch("x_u", x_u)
+    check_draw(directions, P=P, seed=seed, step=step, at_least=2 if return_std else 1)
+    J_o, J_u = jacobian(model, x_o), jacobian(model, x_u)
     if not return_std:
         return projected(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
     return projected_with_std(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
@@ -144,8 +161,10 @@ def projected(
     Returns:
         Shape (N_o, N_u, V, V).
     """
+    family = check_draw(directions, P=P, seed=seed, step=step)
+    J_o, J_u = _exact(J_o), _exact(J_u)
     total = J_o.new_zeros(J_o.shape[0], J_u.shape[0], J_o.shape[1], J_u.shape[1])
-    for v_o, v_u in _projections(J_o, J_u, params, P, directions, seed, step):
+    for v_o, v_u in _projections(J_o, J_u, params, P, family, seed, step):
         total += product(v_o, v_u)
     return total / P
 
@@ -155,12 +174,11 @@ def _projections(
     J_u: Tensor,
     params: Parameters,
     P: int,
-    directions: Directions | None,
+    family: Directions,
     seed: int,
     step: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """J_o u_p and J_u u_p, (N, V, columns) each, for some columns p of U at a time."""
-    family = Rademacher() if directions is None else directions
     width = max(1, _COLUMNS // J_o.shape[2])
     for first in range(0, P, width):
         columns = min(width, P - first)
@@ -189,15 +207,26 @@ def projected_with_std(
     Raises:
         ValueError: for P < 2.
     """
-    check_integer("P", P, low=2)
+    family = check_draw(directions, P=P, seed=seed, step=step, at_least=2)
+    J_o, J_u = _exact(J_o), _exact(J_u)
     total = J_o.new_zeros(J_o.shape[0], J_u.shape[0], J_o.shape[1], J_u.shape[1])
     squares = total.clone()
-    for v_o, v_u in _projections(J_o, J_u, params, P, directions, seed, step):
+    for v_o, v_u in _projections(J_o, J_u, params, P, family, seed, step):
         total += product(v_o, v_u)
         squares += product(v_o.square(), v_u.square())
     mean = total / P
     variance = (squares / P - mean.square()).clamp_min(0.0) * (P / (P - 1))
     return mean, (variance / P).sqrt()
+
+
+def _blocks(name: str, M: Tensor, expected: str) -> Tensor:
+    """``M`` with two dimensions at least, in float32 at least."""
+    if check_tensor(name, M).dim() < 2:
+        raise ValueError(
+            f"{name}: given shape {tuple(M.shape)}, expected {expected}; keep the leading "
+            "dimensions that x[None] would add"
+        )
+    return _exact(M)
 
 
 def alignment(J_o: Tensor, J_u: Tensor) -> Tensor:
@@ -211,15 +240,34 @@ def alignment(J_o: Tensor, J_u: Tensor) -> Tensor:
         J_u: Jacobians (..., V, d); leading dimensions broadcast.
 
     Returns:
-        Shape (...). For every pair of two batches give J_o[:, None] and J_u[None].
+        Shape (...), float32 at least. For every pair of two batches give J_o[:, None] and
+        J_u[None].
+
+    Raises:
+        TypeError, ValueError: for other shapes, or a Jacobian that is 0, which points nowhere.
 
     Example:
         >>> alignment(torch.eye(2), torch.eye(2))
         tensor(0.5000)
     """
-    K = J_o @ J_u.mT
-    norms = J_o.square().sum(dim=(-2, -1)) * J_u.square().sum(dim=(-2, -1))
-    return K.square().sum(dim=(-2, -1)) / norms
+    J_o, J_u = _blocks("J_o", J_o, "(..., V, d)"), _blocks("J_u", J_u, "(..., V, d)")
+    if J_o.shape[-1] != J_u.shape[-1]:
+        raise ValueError(
+            f"J_u: given shape {tuple(J_u.shape)}, expected (..., V, {J_o.shape[-1]}), with J_o's "
+            "d; take both Jacobians of one model"
+        )
+    norms = []
+    for name, J in (("J_o", J_o), ("J_u", J_u)):
+        norms.append(torch.linalg.vector_norm(J, dim=(-2, -1), keepdim=True))
+        if bool((norms[-1] == 0).any()):
+            raise ValueError(
+                f"{name}: given a Jacobian that is 0, expected one with a norm; leave that input "
+                "out, since no step moves it"
+            )
+    # scaled first, since the fourth power of a norm may leave float32's range; then cut, since
+    # rounding may pass the 1 of Cauchy and Schwarz
+    K = (J_o / norms[0]) @ (J_u / norms[1]).mT
+    return K.square().sum(dim=(-2, -1)).clamp(max=1.0)
 
 
 def effective_rank(K: Tensor) -> Tensor:
@@ -228,17 +276,38 @@ def effective_rank(K: Tensor) -> Tensor:
     Between 1 (one direction) and V (all alike). For x_o = x_u it is 1 / alignment.
 
     Args:
-        K: shape (..., V, V), symmetric.
+        K: shape (..., V, V), symmetric: kernel blocks with x_o = x_u.
 
     Returns:
-        Shape (...).
+        Shape (...), float32 at least.
+
+    Raises:
+        TypeError, ValueError: for blocks that are not square, not symmetric or not above 0.
 
     Example:
         >>> effective_rank(torch.diag(torch.tensor([1.0, 1.0, 0.0])))
         tensor(2.)
     """
-    trace = K.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return trace.square() / (K * K.mT).sum(dim=(-2, -1))
+    rounding = torch.finfo(check_tensor("K", K).dtype).eps ** 0.5
+    exact = _blocks("K", K, "square blocks (..., V, V)")
+    if exact.shape[-1] != exact.shape[-2]:
+        raise ValueError(
+            f"K: given shape {tuple(K.shape)}, expected square blocks (..., V, V); take a kernel "
+            "block with x_o = x_u"
+        )
+    trace = exact.diagonal(dim1=-2, dim2=-1).sum(-1)
+    size = exact.abs().amax(dim=(-2, -1))
+    if bool(((exact - exact.mT).abs().amax(dim=(-2, -1)) > rounding * size).any()):
+        raise ValueError(
+            "K: given a block that is not symmetric, expected K(x, x); take blocks with x_o = x_u, "
+            "or alignment(J_o, J_u) for two inputs"
+        )
+    if not bool((trace > 0).all()):
+        raise ValueError(
+            f"K: given a block of trace {float(trace.min())}, expected one above 0, as of a "
+            "positive semi-definite matrix; leave out inputs whose Jacobian is 0"
+        )
+    return 1.0 / (exact / trace[..., None, None]).square().sum(dim=(-2, -1))
 
 
 def relative_frobenius(K_hat: Tensor, K: Tensor) -> Tensor:
@@ -246,18 +315,27 @@ def relative_frobenius(K_hat: Tensor, K: Tensor) -> Tensor:
 
     Args:
         K_hat: the approximation, (..., V, V).
-        K: what it approximates, (..., V, V); must not be 0.
+        K: what it approximates, (..., V, V); must not be 0. Leading dimensions broadcast.
 
     Returns:
-        Shape (...).
+        Shape (...), float32 at least.
 
     Raises:
-        ValueError: if a block of K is 0, so that a relative error means nothing.
+        TypeError, ValueError: for other shapes, or if a block of K is 0, so that a relative error
+            means nothing.
 
     Example:
         >>> relative_frobenius(torch.eye(2) * 1.5, torch.eye(2))
         tensor(0.5000)
     """
+    K = _blocks("K", K, "(..., V, V)")
+    expected = f"(..., {K.shape[-2]}, {K.shape[-1]}), as K"
+    K_hat = _blocks("K_hat", K_hat, expected)
+    if K_hat.shape[-2:] != K.shape[-2:]:
+        raise ValueError(
+            f"K_hat: given shape {tuple(K_hat.shape)}, expected {expected}; compare blocks of the "
+            "same inputs"
+        )
     norm = torch.linalg.matrix_norm(K)
     if bool((norm == 0).any()):
         raise ValueError("K: given a block that is 0, expected one with a norm; use absolute error")
