@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .style import CYCLE, FO, MARKERS, THEORY, ZO, figure
@@ -98,7 +99,7 @@ def log_prob_changes(
         ax.set_xticks(range(classes))
         ax.grid(False, axis="x")
     axes[0, 1].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9)
-    axes[-1, 1].set_xlabel("class i")
+    axes[-1, 1].set_xlabel("class $i$")
     fig.supylabel("change of $\\log \\pi_i(x_o)$", fontsize=11)
     return fig
 
@@ -125,7 +126,8 @@ def three_factors(A: Values, K: Values, G: Values, change: Values) -> Figure:
         _class_ticks(ax, *values.shape)
         ax.set_title(title)
         ax.set_aspect("auto")
-        fig.colorbar(shown, ax=ax, location="bottom", shrink=0.9).ax.tick_params(labelsize=7)
+        bar = fig.colorbar(shown, ax=ax, location="bottom", shrink=0.9, ticks=MaxNLocator(4))
+        bar.ax.tick_params(labelsize=7)
     axes[0].set_ylabel("class")
     return fig
 
@@ -223,7 +225,7 @@ def class_map(values: Values, *, xlabel: str, ylabel: str, title: str, signed: b
         ax.text(
             column,
             row,
-            f"{value:.0f}",
+            f"{round(value)}",
             ha="center",
             va="center",
             fontsize=8,
