@@ -1,4 +1,4 @@
-"""A Sphinx extension with two repairs that the stack of this book needs.
+"""A Sphinx extension with the repairs that the pages of this book need.
 
 Thebe, a way to run code in the page, is loaded wherever sphinx-thebe is installed, and its
 constants are declared twice, an error in the console of each page. The book does not use it.
@@ -6,15 +6,29 @@ constants are declared twice, an error in the console of each page. The book doe
 A proof of sphinx-proof has no title line, without which `:class: dropdown` has nothing to click on,
 and the script that folds boxes stops there, leaving every later box of the page open. And all
 proofs of a page share one HTML id. Folded proofs get a title, and all of them ids of their own.
+
+Docstrings are written to be read in a terminal: a norm is |g|, which reStructuredText would take
+for a substitution, and a formula stands indented on lines of its own, which it would run together
+as a quotation. Both are shown as they are written. Explicit mathematics (the math role and
+directive) is left alone, and typeset.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx_proof.nodes import proof_node
+
+PROTECTED = (
+    r"^ *>>>.*(?:\n.*\S.*)*"  # an example, up to a blank line
+    r"|^( *)\.\. math::.*(?:\n(?:\2 +.*| *$))*"  # displayed mathematics, as far as it is indented
+    r"|``[^`]+``|`[^`]+`"  # code, and what follows the name of a role
+)
+BAR = re.compile(rf"({PROTECTED})|\|", flags=re.MULTILINE)
 
 
 def leave_thebe_out(
@@ -41,9 +55,30 @@ def give_proofs_titles(app: Sphinx, doctree: nodes.document) -> None:
         box.insert(0, nodes.title("", "Proof"))
 
 
+def escape_bars(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Escape the bars of a docstring, except in examples, code and explicit mathematics."""
+    text = BAR.sub(lambda found: found[1] or r"\|", "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def keep_lines_of_formulas(app: Sphinx, doctree: nodes.document) -> None:
+    """Set the indented paragraphs of docstrings line by line."""
+    for content in doctree.findall(addnodes.desc_content):
+        for quotation in list(content.findall(nodes.block_quote)):
+            paragraphs = [child for child in quotation if isinstance(child, nodes.paragraph)]
+            if len(paragraphs) == len(quotation):
+                text = "\n\n".join(paragraph.astext() for paragraph in paragraphs)
+                quotation.replace_self(nodes.literal_block(text, text, language="none"))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the repairs; Sphinx calls this."""
     app.connect("doctree-read", give_proofs_titles)
-    # After the theme, which adds its scripts at the default priority of 500.
+    app.connect("doctree-read", keep_lines_of_formulas)
+    # Before Napoleon, which reads the sections of a docstring at the default priority of 500.
+    app.connect("autodoc-process-docstring", escape_bars, priority=400)
+    # After the theme, which adds its scripts at the same default priority.
     app.connect("html-page-context", leave_thebe_out, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
