@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ import zotutor as zo
 from zotutor import directions, kernels
 
 ALL = pytest.mark.parametrize("case", CASES)
-FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3)]
+FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3), zo.LowRank(2)]
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 
@@ -243,7 +244,12 @@ def test_zo_entk_is_what_a_step_of_zosgd_sees(family: directions.Directions) -> 
         assert (wrong - predicted).norm() > 0.1 * predicted.norm()
 
 
-def pair_variance(J_o: Tensor, J_u: Tensor, family: directions.Directions) -> Tensor:
+def pair_variance(
+    J_o: Tensor,
+    J_u: Tensor,
+    family: directions.Directions,
+    shapes: list[torch.Size] | None = None,
+) -> Tensor:
     """Var of each entry of a u u^T b at P = 1, for rows a of J_o and b of J_u; design.md 3.3."""
     a, b = J_o[:, None, :, None], J_u[None, :, None, :]
     norms = a.square().sum(-1) * b.square().sum(-1)
@@ -251,6 +257,17 @@ def pair_variance(J_o: Tensor, J_u: Tensor, family: directions.Directions) -> Te
     if isinstance(family, zo.Sphere):
         d = J_o.shape[-1]
         return d / (d + 2) * (norms + 2 * inner) - inner
+    if isinstance(family, zo.LowRank):
+        assert shapes is not None
+        extra = torch.zeros_like(norms)
+        sizes = [math.prod(shape) for shape in shapes]
+        for M, N, shape in zip(a.split(sizes, -1), b.split(sizes, -1), shapes, strict=True):
+            if len(shape) > 1:
+                M, N = (m.unflatten(-1, (shape[0], -1)) for m in (M, N))
+                outer, inside = M @ N.mT, M.mT @ N
+                extra += outer.square().sum((-2, -1)) + inside.square().sum((-2, -1))
+                extra += (inside @ inside).diagonal(dim1=-2, dim2=-1).sum(-1)
+        return norms + inner + 2 / family.rank * extra
     return norms + inner + (family.kurtosis - 3) * (a.square() * b.square()).sum(-1)
 
 
@@ -267,7 +284,8 @@ def test_zo_entk_is_unbiased(family: directions.Directions) -> None:
     _, x_u = CASES["mlp"](2, seed=2)
     J_o, J_u = zo.jacobian(model, x_o), zo.jacobian(model, x_u)
     K_U = zo.zo_entk(model, x_o, x_u, P=P, directions=family, seed=2)
-    error = (K_U - zo.entk(model, x_o, x_u)) / (pair_variance(J_o, J_u, family) / P).sqrt()
+    variance = pair_variance(J_o, J_u, family, [p.shape for p in model.parameters()])
+    error = (K_U - zo.entk(model, x_o, x_u)) / (variance / P).sqrt()
     assert error.abs().max() < 5
     assert 0.4 < error.square().mean() < 2  # and the errors are no smaller than the law's
 
@@ -284,7 +302,8 @@ def check_mean(samples: Tensor, expected: float) -> None:
     assert abs(float(groups.mean()) - expected) < 4 * standard_error
 
 
-@each_family
+# the square of LowRank(2)'s kernel has eighth powers of normals: 800 draws see too little of them
+@pytest.mark.parametrize("family", [*FAMILIES[:-1], zo.LowRank(8)], ids=repr)
 @pytest.mark.statistical
 def test_the_mean_square_error_obeys_the_exact_law(family: directions.Directions) -> None:
     """E norm(K_U - K)_F^2 = law / P, for any matrices in the place of Jacobians."""
@@ -296,7 +315,7 @@ def test_the_mean_square_error_obeys_the_exact_law(family: directions.Directions
         kernels.projected(J_o, J_u, [theta], P=P, directions=family, seed=3, step=step) - K
         for step in range(800)
     ]
-    law = float(pair_variance(J_o, J_u, family).sum()) / P
+    law = float(pair_variance(J_o, J_u, family, [theta.shape]).sum()) / P
     check_mean(torch.stack(errors).square().sum((1, 2, 3, 4)), law)
 
 
@@ -504,6 +523,32 @@ def test_relative_frobenius_is_a_relative_distance(V: int, seed: int, c: float) 
     )
 
 
+@each_family
+def test_the_standard_error_is_that_of_the_mean_over_directions(
+    family: directions.Directions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x_o = CASES["mlp"](3)
+    _, x_u = CASES["mlp"](2, seed=2)
+    J_o, J_u = naive.jacobian(model, x_o), naive.jacobian(model, x_u)
+    u = drawn(model, family, 6, seed=5, step=1) * math.sqrt(6)
+    samples = torch.stack([naive.kernel(J_o, J_u, u[:, p : p + 1]) for p in range(6)])
+    for budget in (1 << 24, 4 * u.shape[0]):
+        monkeypatch.setattr(kernels, "_COLUMNS", budget)
+        with untouched(model, x_o, x_u):
+            K_U, std = zo.zo_entk(
+                model, x_o, x_u, P=6, directions=family, seed=5, step=1, return_std=True
+            )
+        close(K_U, samples.mean(0))
+        close(std, samples.std(0) / math.sqrt(6))
+
+
+def test_a_standard_error_needs_two_directions() -> None:
+    model = naive.Counted()
+    with pytest.raises(ValueError, match="P: given 1, expected at least 2"):
+        zo.zo_entk(model, X, X, P=1, seed=0, return_std=True)
+    assert model.calls == 0
+
+
 @pytest.mark.statistical
 def test_alignment_gives_the_relative_error_of_gaussian_directions() -> None:
     """E error^2 = (1/a + 1) / P."""
@@ -519,6 +564,65 @@ def test_alignment_gives_the_relative_error_of_gaussian_directions() -> None:
     ]
     law = (1 / float(zo.alignment(J_o[0], J_u[0])) + 1) / P
     check_mean(torch.stack(errors).square(), law)
+
+
+@quick
+@given(N_o=st.integers(1, 3), N_u=st.integers(1, 3), V=st.integers(2, 4), seed=seeds, c=scales)
+def test_cka_is_the_cosine_of_centered_kernels(
+    N_o: int, N_u: int, V: int, seed: int, c: float
+) -> None:
+    K_hat, K = normal(N_o, N_u, V, V, seed=seed), normal(N_o, N_u, V, V, seed=seed + 1)
+    left, right = (M.permute(0, 2, 1, 3).reshape(N_o * V, N_u * V) for M in (K_hat, K))
+    H_o, H_u = (torch.eye(n, dtype=torch.float64) - 1 / n for n in (N_o * V, N_u * V))
+    a, b = H_o @ left @ H_u, H_o @ right @ H_u
+    cka = zo.cka(K_hat, K)
+    torch.testing.assert_close(cka, (a * b).sum() / (a.norm() * b.norm()))
+    assert -1 <= cka <= 1
+    torch.testing.assert_close(zo.cka(left, right), cka)
+    torch.testing.assert_close(zo.cka(K, K_hat), cka)
+    torch.testing.assert_close(zo.cka(c * K_hat + c * right.mean(), 3 * K), cka)
+    torch.testing.assert_close(zo.cka(left + normal(N_o * V, 1, seed=3), right), cka)
+    torch.testing.assert_close(zo.cka(-K, K), torch.tensor(-1.0, dtype=torch.float64))
+
+
+@quick
+@given(V=sizes, seed=seeds, c=scales)
+def test_spectral_wasserstein_is_the_optimal_matching_of_singular_values(
+    V: int, seed: int, c: float
+) -> None:
+    K_hat, K = normal(V, V, seed=seed), normal(V, V, seed=seed + 1)
+    s, t = torch.linalg.svdvals(K_hat), torch.linalg.svdvals(K)
+    distance = zo.spectral_wasserstein(K_hat, K)
+    best = min((s - t[list(order)]).abs().mean() for order in itertools.permutations(range(V)))
+    torch.testing.assert_close(distance, best)
+    torch.testing.assert_close(zo.spectral_wasserstein(c * K_hat, c * K), c * distance)
+    Q, _ = torch.linalg.qr(normal(V, V, seed=seed + 2))
+    torch.testing.assert_close(zo.spectral_wasserstein(Q @ K_hat, K @ Q), distance)
+    assert zo.spectral_wasserstein(K, K) == 0
+
+
+@pytest.mark.parametrize("value", [0.1, 7.7, 1000 / 3, 0.0])
+@pytest.mark.parametrize("V", [3, 7, 33])
+def test_rounding_of_a_constant_kernel_is_not_compared(value: float, V: int) -> None:
+    constant, K = torch.full((V, V), value), normal(V, V, seed=0, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"K_hat: given a kernel that is 0 after centering"):
+        zo.cka(constant, K)
+    with pytest.raises(ValueError, match=r"K: given a kernel that is 0 after centering"):
+        zo.cka(K, constant)
+
+
+def test_cka_and_wasserstein_in_other_ranges() -> None:
+    K_hat, K = normal(4, 4, seed=0), normal(4, 4, seed=1)
+    cka = float(zo.cka(K_hat, K))
+    for scale in (1e-17, 1e-8, 1e8, 1e17):
+        single = (K_hat * scale).float()
+        assert math.isclose(float(zo.cka(single, K.float())), cka, rel_tol=1e-4)
+    many = normal(500, 3, 3, seed=2, dtype=torch.float32)
+    assert all(float(zo.cka(block, 3 * block)) <= 1 for block in many)
+    half = zo.spectral_wasserstein(K_hat.bfloat16(), K.bfloat16())
+    assert half.dtype == zo.cka(K_hat.bfloat16(), K.bfloat16()).dtype == torch.float32
+    expected = float(zo.spectral_wasserstein(K_hat, K))
+    assert math.isclose(float(half), expected, rel_tol=0.05)
 
 
 MATRIX = normal(3, 3, seed=0)
@@ -576,6 +680,18 @@ LIST: Any = [[1.0]]
             lambda: zo.relative_frobenius(NUMBER, MATRIX),
             TypeError,
             "K_hat: given a float, expected",
+        ),
+        (lambda: zo.cka(NUMBER, MATRIX), TypeError, "K_hat: given a float, expected a tensor"),
+        (lambda: zo.cka(MATRIX, LIST), TypeError, "K: given a list, expected a tensor"),
+        (
+            lambda: zo.cka(MATRIX, MATRIX[:2]),
+            ValueError,
+            r"K_hat, K: given shapes \(3, 3\) and \(2, 3\), expected the same",
+        ),
+        (
+            lambda: zo.spectral_wasserstein(MATRIX[None], MATRIX[None]),
+            ValueError,
+            r"given shapes \(1, 3, 3\) and .*\(V, V\) or \(N_o, N_u, V, V\)",
         ),
         (
             lambda: zo.relative_frobenius(MATRIX, torch.stack([MATRIX, 0 * MATRIX])),

@@ -344,10 +344,11 @@ def relative_frobenius(K_hat: Tensor, K: Tensor) -> Tensor:
 
 def _as_matrices(K_hat: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """Two blocks (V, V'), or the blocks of two sets (N_o, N_u, V, V') laid out as matrices."""
+    K_hat, K = _exact(check_tensor("K_hat", K_hat)), _exact(check_tensor("K", K))
     if K_hat.shape != K.shape or K.dim() not in (2, 4):
         raise ValueError(
             f"K_hat, K: given shapes {tuple(K_hat.shape)} and {tuple(K.shape)}, expected the same "
-            "for both: (V, V) or (N_o, N_u, V, V)"
+            "for both: (V, V) or (N_o, N_u, V, V); index to one block, or to sets of inputs"
         )
     if K.dim() == 2:
         return K_hat, K
@@ -371,7 +372,7 @@ def cka(K_hat: Tensor, K: Tensor) -> Tensor:
         0-d tensor.
 
     Raises:
-        ValueError: for other shapes, or a kernel that is constant and so 0 after centering.
+        TypeError, ValueError: for other shapes, or a kernel that is 0 after centering, to rounding.
 
     References:
         Cortes, Mohri and Rostamizadeh (2012); Kornblith et al. (2019).
@@ -382,15 +383,17 @@ def cka(K_hat: Tensor, K: Tensor) -> Tensor:
         tensor(1.)
     """
     left, right = _as_matrices(K_hat, K)
-    left, right = (
-        M - M.mean(0, keepdim=True) - M.mean(1, keepdim=True) + M.mean() for M in (left, right)
-    )
-    norms = left.norm() * right.norm()
-    if float(norms) == 0.0:
-        raise ValueError(
-            "K_hat, K: one is constant, expected some variation; CKA has no value here"
-        )
-    return (left * right).sum() / norms
+    units = []
+    for name, M in (("K_hat", left), ("K", right)):
+        centered = M - M.mean(0, keepdim=True) - M.mean(1, keepdim=True) + M.mean()
+        norm = centered.norm()
+        if norm <= 10 * torch.finfo(M.dtype).eps * M.norm():  # else rounding would be compared
+            raise ValueError(
+                f"{name}: given a kernel that is 0 after centering, expected some variation; CKA "
+                "has no value here, so use relative_frobenius"
+            )
+        units.append(centered / norm)
+    return (units[0] * units[1]).sum().clamp(-1.0, 1.0)
 
 
 def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
@@ -409,7 +412,7 @@ def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
         0-d tensor.
 
     Raises:
-        ValueError: for other shapes.
+        TypeError, ValueError: for other shapes.
 
     Example:
         >>> spectral_wasserstein(torch.diag(torch.tensor([3.0, 1.0])), torch.eye(2))
