@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .checks import Parameters, at_least_float32, check_integer, check_real, trainable
-from .streams import Stream, normals, signs, uniforms
+from .streams import Stream, Where, normals, signs, uniforms
 
 CHUNK = 1 << 18
 """Entries drawn at a time: small enough for a cache, large enough to hide Python."""
@@ -60,11 +60,18 @@ class Direction:
         key = (i, start, stop, dtype)
         if self.kept is not None and key in self.kept:
             return self.kept[key]
-        u = self.family._entries(self, i, start, stop, at_least_float32(dtype))
+        u = self.family._entries(self, i, slice(start, stop), at_least_float32(dtype))
         u = (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
         if self.kept is not None:
             self.kept[key] = u
         return u
+
+    def rows(self, i: int, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+        """The rows of the matrix parameter i with these numbers: (..., n) for numbers (...)."""
+        n = self.shapes[i][1:].numel()
+        where = numbers.long()[..., None] * n + torch.arange(n, device=self.device)
+        u = self.family._entries(self, i, where, at_least_float32(dtype))
+        return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
 
     def tensor(self, i: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Parameter i's part of u, in that parameter's shape."""
@@ -144,10 +151,8 @@ class Directions(ABC):
         """E[u_i^4], kappa, the fourth moment of one entry; every exact law depends on it."""
 
     @abstractmethod
-    def _entries(
-        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
-    ) -> Tensor:
-        """Entries start, ..., stop - 1 for parameter i, before ``direction.scale``."""
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        """The entries of parameter i that ``where`` names, before ``direction.scale``."""
 
     def at(self, params: Parameters, *, seed: int, step: int, p: int = 0) -> Direction:
         """The direction u_p at (seed, step), over the trainable parameters of ``params``.
@@ -259,10 +264,8 @@ class Rademacher(Directions):
         """1: the square of a sign is always 1."""
         return 1.0
 
-    def _entries(
-        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
-    ) -> Tensor:
-        return signs(direction.stream(i), start, stop, dtype, direction.device)
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        return signs(direction.stream(i), where, dtype, direction.device)
 
 
 @dataclass(frozen=True)
@@ -283,10 +286,8 @@ class Gaussian(Directions):
         """3: the fourth moment of a standard normal."""
         return 3.0
 
-    def _entries(
-        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
-    ) -> Tensor:
-        return normals(direction.stream(i), start, stop, direction.device).to(dtype)
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        return normals(direction.stream(i), where, direction.device).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -312,15 +313,13 @@ class Sphere(Directions):
         squares: Tensor | float = 0.0
         for i, shape in enumerate(direction.shapes):
             for start, stop in chunks(shape.numel()):
-                u = self._entries(direction, i, start, stop, torch.float64)
+                u = self._entries(direction, i, slice(start, stop), torch.float64)
                 squares = squares + u.square().sum(-1, keepdim=True)
         d = sum(shape.numel() for shape in direction.shapes)
         return replace(direction, scale=(d / torch.as_tensor(squares)).sqrt())
 
-    def _entries(
-        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
-    ) -> Tensor:
-        return Gaussian()._entries(direction, i, start, stop, dtype)
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        return Gaussian()._entries(direction, i, where, dtype)
 
 
 @dataclass(frozen=True)
@@ -353,11 +352,9 @@ class Sparse(Directions):
         """3 / density."""
         return 3.0 / self.density
 
-    def _entries(
-        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
-    ) -> Tensor:
-        n = normals(direction.stream(i), start, stop, direction.device)
-        kept = uniforms(direction.stream(i, 1), start, stop, direction.device) < self.density
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        n = normals(direction.stream(i), where, direction.device)
+        kept = uniforms(direction.stream(i, 1), where, direction.device) < self.density
         return (n * kept / math.sqrt(self.density)).to(dtype)
 
 
@@ -408,25 +405,33 @@ class LowRank(Directions):
         return 3.0 + 6.0 / self.rank
 
     def factors(
-        self, direction: Direction, i: int, dtype: torch.dtype, rows: slice = slice(None)
+        self, direction: Direction, i: int, dtype: torch.dtype, rows: slice | None = None
     ) -> tuple[Tensor, Tensor]:
         """A (m, r) and B (n, r) with u = A B^T for matrix parameter i; only ``rows`` of A."""
         m, n = matrix_shape(direction.shapes[i]) or (0, 0)
-        r = self.rank
-        first, last, _ = rows.indices(m)
-        A = normals(direction.stream(i), first * r, last * r, direction.device)
-        B = normals(direction.stream(i, 1), 0, n * r, direction.device)
+        r, rows = self.rank, rows or slice(0, m)
+        A = normals(direction.stream(i), slice(rows.start * r, rows.stop * r), direction.device)
+        B = normals(direction.stream(i, 1), slice(0, n * r), direction.device)
         A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))
         return (A / math.sqrt(r)).to(dtype), B.to(dtype)
 
-    def _entries(
-        self, direction: Direction, i: int, start: int, stop: int, dtype: torch.dtype
-    ) -> Tensor:
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
         shape = matrix_shape(direction.shapes[i])
-        if shape is None or start == stop:
-            return Gaussian()._entries(direction, i, start, stop, dtype)
+        if shape is None:
+            return Gaussian()._entries(direction, i, where, dtype)
         n = shape[1]
-        first, last = start // n, -(-stop // n)
-        A, B = self.factors(direction, i, torch.float64, slice(first, last))
-        # float64, so that which rows are computed together cannot be seen after rounding
-        return (A @ B.mT).flatten(-2)[..., start - first * n : stop - first * n].to(dtype)
+        if isinstance(where, Tensor):
+            A, B = self.factors(direction, i, dtype)
+            return _sum_of_products(A[..., where // n, :], B[..., where % n, :])
+        first, last = where.start // n, -(-where.stop // n)
+        A, B = self.factors(direction, i, dtype, slice(first, last))
+        block = _sum_of_products(A[..., :, None, :], B[..., None, :, :])
+        return block.flatten(-2)[..., where.start - first * n : where.stop - first * n]
+
+
+def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
+    """sum_k A[..., k] B[..., k], rounded term by term: a matmul's rounding depends on the slice."""
+    total = A[..., 0] * B[..., 0]
+    for k in range(1, A.shape[-1]):
+        total += A[..., k] * B[..., k]
+    return total

@@ -53,7 +53,9 @@ class Plan(NamedTuple):
 
 def _random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor) -> Tensor:
     """Signs for estimates, from streams that no direction uses (five integers, not four)."""
-    flat = signs(Stream.of(seed, *number, 0, 0), 0, math.prod(shape), like.dtype, like.device)
+    flat = signs(
+        Stream.of(seed, *number, 0, 0), slice(0, math.prod(shape)), like.dtype, like.device
+    )
     return flat.view(shape)
 
 

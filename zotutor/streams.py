@@ -61,12 +61,19 @@ class Stream:
 
     def words(self, start: int, stop: int, device: torch.device | str) -> Tensor:
         """Words start, ..., stop - 1, as int64 of shape (stop - start,), or (S, stop - start)."""
-        z = torch.arange(start, stop, dtype=torch.int64, device=device)
-        z = (z * self.gamma).add_(self.key)
+        return self.at(torch.arange(start, stop, dtype=torch.int64, device=device))
+
+    def at(self, numbers: Tensor) -> Tensor:
+        """The words with these numbers, int64 of the same shape (for one stream)."""
+        z = (numbers * self.gamma).add_(self.key)
         # int64 shifts copy the sign bit; the masks make them shifts of an unsigned number
         z = z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
         z = z.bitwise_xor_((z >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
         return z.bitwise_xor_((z >> 31).bitwise_and_((1 << 33) - 1))
+
+
+Where = slice | Tensor
+"""Which numbers of a stream: slice(start, stop), or a tensor of int64 numbers in any order."""
 
 
 @lru_cache(maxsize=16)
@@ -76,35 +83,49 @@ def _sign_table(dtype: torch.dtype, device: torch.device) -> Tensor:
     return (2 * bits - 1).to(dtype=dtype, device=device)
 
 
-def signs(
-    stream: Stream, start: int, stop: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Random signs number start, ..., stop - 1, 64 from each word."""
-    first = start // 64
-    words = stream.words(first, -(-stop // 64), device)
+def signs(stream: Stream, where: Where, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Random signs, 64 from each word."""
+    if isinstance(where, Tensor):
+        bits = (stream.at(where >> 6) >> (where & 63)) & 1
+        return (2 * bits - 1).to(dtype)
+    first = where.start // 64
+    words = stream.words(first, -(-where.stop // 64), device)
     rows = words.view(torch.uint8).int()  # (..., 8 bytes a word)
     table = _sign_table(dtype, device)
     drawn = table.index_select(0, rows.view(-1)).view(*words.shape[:-1], -1)
-    return drawn[..., start - 64 * first : stop - 64 * first]
+    return drawn[..., where.start - 64 * first : where.stop - 64 * first]
 
 
-def normals(stream: Stream, start: int, stop: int, device: torch.device) -> Tensor:
-    """Standard normals number start, ..., stop - 1 by Box and Muller (1958), float64.
+def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The low and the high 32 bits of the words that hold the numbers asked for, two in each."""
+    if isinstance(where, Tensor):
+        words = stream.at(where >> 1)
+    else:
+        words = stream.words(where.start // 2, -(-where.stop // 2), device)
+    return words & 0xFFFFFFFF, (words >> 32) & 0xFFFFFFFF
 
-    Two from each word. Devices agree up to the rounding of log, sin and cos.
+
+def _pick(even: Tensor, odd: Tensor, where: Where) -> Tensor:
+    """From what each word gives for its even and its odd number, the numbers asked for."""
+    if isinstance(where, Tensor):
+        return torch.where((where & 1).bool(), odd, even)
+    first = where.start % 2
+    pairs = torch.stack((even, odd), dim=-1).flatten(-2)
+    return pairs[..., first : first + where.stop - where.start]
+
+
+def normals(stream: Stream, where: Where, device: torch.device) -> Tensor:
+    """Standard normals by Box and Muller (1958), two from each word, float64.
+
+    Devices agree up to the rounding of log, sin and cos.
     """
-    first = start // 2
-    words = stream.words(first, -(-stop // 2), device)
-    radius = ((words >> 32) & 0xFFFFFFFF).double().add_(0.5).mul_(2.0**-32)
-    radius = radius.log_().mul_(-2.0).sqrt_()
-    angle = (words & 0xFFFFFFFF).double().mul_(2.0**-32 * 2.0 * math.pi)
-    drawn = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1).flatten(-2)
-    return drawn[..., start - 2 * first : stop - 2 * first]
+    low, high = _halves(stream, where, device)
+    radius = high.double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+    angle = low.double().mul_(2.0**-32 * 2.0 * math.pi)
+    return _pick(radius * angle.cos(), radius * angle.sin(), where)
 
 
-def uniforms(stream: Stream, start: int, stop: int, device: torch.device) -> Tensor:
-    """Numbers start, ..., stop - 1, uniform on [0, 1) with 32 bits, two from each word, float64."""
-    first = start // 2
-    words = stream.words(first, -(-stop // 2), device)
-    halves = torch.stack((words & 0xFFFFFFFF, (words >> 32) & 0xFFFFFFFF), dim=-1).flatten(-2)
-    return halves[..., start - 2 * first : stop - 2 * first].double().mul_(2.0**-32)
+def uniforms(stream: Stream, where: Where, device: torch.device) -> Tensor:
+    """Uniform on [0, 1) with 32 bits, two from each word, float64."""
+    low, high = _halves(stream, where, device)
+    return _pick(low, high, where).double().mul_(2.0**-32)
