@@ -9,7 +9,8 @@ proofs of a page share one HTML id. Folded proofs get a title, and all of them i
 
 Docstrings are written to be read in a terminal: a norm is |g|, which reStructuredText would take
 for a substitution, and a formula stands indented on lines of its own, which it would run together
-as a quotation. Both are shown as they are written. Explicit mathematics (the math role and
+as a quotation. What a function returns is told in prose, of which Napoleon would take all before a
+colon for a type. All three are shown as they are written. Explicit mathematics (the math role and
 directive) is left alone, and typeset.
 """
 
@@ -29,6 +30,7 @@ PROTECTED = (
     r"|``[^`]+``|`[^`]+`"  # code, and what follows the name of a role
 )
 BAR = re.compile(rf"({PROTECTED})|\|", flags=re.MULTILINE)
+RESULT = re.compile(r"^((?:Returns|Yields):\n)( +)", flags=re.MULTILINE)
 
 
 def leave_thebe_out(
@@ -55,11 +57,12 @@ def give_proofs_titles(app: Sphinx, doctree: nodes.document) -> None:
         box.insert(0, nodes.title("", "Proof"))
 
 
-def escape_bars(
+def take_docstrings_literally(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
-    """Escape the bars of a docstring, except in examples, code and explicit mathematics."""
+    """Escape bars, except in examples, code and mathematics, and what looks like a type."""
     text = BAR.sub(lambda found: found[1] or r"\|", "\n".join(lines))
+    text = RESULT.sub(r"\1\2\\ \n\2", text)  # a line that is read as nothing, before the prose
     lines[:] = text.split("\n")
 
 
@@ -78,7 +81,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", give_proofs_titles)
     app.connect("doctree-read", keep_lines_of_formulas)
     # Before Napoleon, which reads the sections of a docstring at the default priority of 500.
-    app.connect("autodoc-process-docstring", escape_bars, priority=400)
+    app.connect("autodoc-process-docstring", take_docstrings_literally, priority=400)
     # After the theme, which adds its scripts at the same default priority.
     app.connect("html-page-context", leave_thebe_out, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
