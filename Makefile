@@ -28,13 +28,13 @@ lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are s
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/codespell
-	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
 	$(BIN)/python -m pytest -q -m lint tests/test_book.py tests/test_package.py
 
 format: $(STAMP) ## rewrite code and notebooks as lint wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/nbstripout $(NOTEBOOKS)
+	$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
 
 env: $(STAMP) ## create .venv with the exact versions of requirements.lock
 
