@@ -76,33 +76,39 @@ class Direction:
     def tensor(self, i: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Parameter i's part of u, in that parameter's shape."""
         u = torch.empty(self.shapes[i].numel(), dtype=dtype, device=self.device)
-        for start, stop in chunks(u.numel()):
+        for start, stop in chunks(u.numel(), self.device):
             u[start:stop] = self.entries(i, start, stop, dtype)
         return u.view(self.shapes[i])
 
-    def perturbed(self, i: int, theta: Tensor, c: float) -> Tensor:
+    def perturbed(
+        self, i: int, theta: Tensor, c: float, start: int = 0, stop: int | None = None
+    ) -> Tensor:
         """A new tensor theta + c u for parameter i, rounded once to theta's dtype.
 
-        Laid out in memory as theta is. Extra memory: the result, and a chunk; twice the result for
-        a theta that is not contiguous.
+        With ``start`` and ``stop`` only these entries of it, flat. Extra memory: the result, and a
+        chunk.
         """
-        flat = theta.detach().reshape(-1)
+        whole = start == 0 and stop is None
+        flat = theta.detach().reshape(-1)[start:stop]
         out = torch.empty_like(flat)
         exact = at_least_float32(theta.dtype)
-        for start, stop in chunks(flat.numel()):
-            u = self.entries(i, start, stop, exact)
+        for low, high in chunks(flat.numel(), theta.device):
+            u = self.entries(i, start + low, start + high, exact)
             if exact == theta.dtype:
-                torch.add(flat[start:stop], u, alpha=c, out=out[start:stop])
+                torch.add(flat[low:high], u, alpha=c, out=out[low:high])
             else:
-                out[start:stop] = flat[start:stop].to(exact).add_(u, alpha=c)
-        out = out.view(theta.shape)
-        return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
+                out[low:high] = flat[low:high].to(exact).add_(u, alpha=c)
+        return out.view(theta.shape) if whole else out
 
 
-def chunks(count: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) pairs that cover range(count), each at most :data:`CHUNK` long."""
-    for start in range(0, count, CHUNK):
-        yield start, min(start + CHUNK, count)
+def chunks(count: int, device: torch.device | None = None) -> Iterator[tuple[int, int]]:
+    """(start, stop) pairs that cover range(count), each at most :data:`CHUNK` long.
+
+    On a GPU, where a launch costs more than a cache miss, 64 times that.
+    """
+    length = CHUNK << 6 if device is not None and device.type == "cuda" else CHUNK
+    for start in range(0, count, length):
+        yield start, min(start + length, count)
 
 
 def draw(
@@ -213,7 +219,7 @@ class Directions(ABC):
             several = self._scaled(replace(one, p=range(first + low, first + high)))
             offset = 0
             for i, tensor in enumerate(tensors):
-                for start, stop in chunks(tensor.numel()):
+                for start, stop in chunks(tensor.numel(), tensor.device):
                     u = several.entries(i, start, stop, dtype)
                     columns[low:high, offset + start : offset + stop] = u
                 offset += tensor.numel()
@@ -312,7 +318,7 @@ class Sphere(Directions):
     def _scaled(self, direction: Direction) -> Direction:
         squares: Tensor | float = 0.0
         for i, shape in enumerate(direction.shapes):
-            for start, stop in chunks(shape.numel()):
+            for start, stop in chunks(shape.numel(), direction.device):
                 u = self._entries(direction, i, slice(start, stop), torch.float64)
                 squares = squares + u.square().sum(-1, keepdim=True)
         d = sum(shape.numel() for shape in direction.shapes)
