@@ -169,8 +169,11 @@ def check_batch(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def check_labels(name: str, y: Tensor, *, count: int, classes: int) -> Tensor:
-    """``y`` as int64 labels of shape (count,), each in [0, classes)."""
+def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None) -> Tensor:
+    """``y`` as int64 labels of shape (count,), each in [0, classes).
+
+    Without ``classes``, all that can be said before the model was called once.
+    """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype in (torch.bool,):
         given = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"{name}: given {given}, expected a tensor of integer labels (int64)")
@@ -178,9 +181,12 @@ def check_labels(name: str, y: Tensor, *, count: int, classes: int) -> Tensor:
         raise ValueError(
             f"{name}: given shape {tuple(y.shape)}, expected ({count},): one label for each input"
         )
-    if count and (int(y.min()) < 0 or int(y.max()) >= classes):
+    if count and (int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes)):
+        expected = "at least 0"
+        if classes is not None:
+            expected = f"0 to {classes - 1}, since the model has {classes} outputs"
         raise ValueError(
-            f"{name}: given labels from {int(y.min())} to {int(y.max())}, expected 0 to "
-            f"{classes - 1}, since the model has {classes} outputs; renumber the labels"
+            f"{name}: given labels from {int(y.min())} to {int(y.max())}, expected {expected}; "
+            "renumber the labels"
         )
     return y.long()

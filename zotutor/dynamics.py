@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch, check_integer, check_labels, check_real
-from .directions import Directions
-from .estimators import estimate_gradient
-from .jacobians import flatten, jacobian, logits_of, named_trainable, unflatten, vjp
+from .checks import at_least_float32, check_batch, check_labels, check_real
+from .directions import Directions, check_draw
+from .estimators import estimate_gradient, resolve_eps
+from .jacobians import as_logits, flatten, jacobian, logits_of, named_trainable, unflatten, vjp
 from .kernels import product, projected
 
 
@@ -61,6 +61,10 @@ def cross_entropy_gradient(logits: Tensor, y: Tensor) -> Tensor:
     return logits.softmax(-1) - nn.functional.one_hot(y, logits.shape[-1]).to(logits.dtype)
 
 
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(at_least_float32(logits.dtype))
+
+
 def one_step(
     model: nn.Module,
     x_o: Tensor,
@@ -98,10 +102,11 @@ def one_step(
 
     Returns:
         Named tuple of A (N_o, V, V), K (N_o, N_u, V, V) (K_U if P is given), G (N_u, V),
-        predicted (N_o, V), measured (N_o, V), residual = measured - predicted (N_o, V).
+        predicted (N_o, V), measured (N_o, V), residual = measured - predicted (N_o, V); all in
+        float32 at least.
 
     Raises:
-        TypeError, ValueError: for bad batches, labels, lr, P or eps.
+        TypeError, ValueError: for bad batches, labels, lr, P, eps, directions, seed or step.
         NonFiniteLossError: if a ZO probe's loss is NaN or infinite.
 
     References:
@@ -121,9 +126,11 @@ def one_step(
     if P is None and (directions is not None or eps is not None):
         raise ValueError("directions, eps: given without P; give P for zeroth order, or neither")
     if P is not None:
-        check_integer("P", P, low=1)
+        directions = check_draw(directions, P=P, seed=seed, step=step)
+        eps = resolve_eps(eps, list(params.values()))
+    check_labels("y_u", y_u, count=x_u.shape[0])
     with torch.no_grad():
-        before, logits_u = logits_of(model, params, x_o), logits_of(model, params, x_u)
+        before, logits_u = (_exact(logits_of(model, params, x)) for x in (x_o, x_u))
     y_u = check_labels("y_u", y_u, count=x_u.shape[0], classes=logits_u.shape[1])
     A, G = log_softmax_jacobian(before), cross_entropy_gradient(logits_u, y_u)
 
@@ -134,7 +141,7 @@ def one_step(
     else:
         K = projected(J_o, J_u, model, P=P, directions=directions, seed=seed, step=step)
         estimate = estimate_gradient(
-            lambda: nn.functional.cross_entropy(model(x_u), y_u),
+            lambda: nn.functional.cross_entropy(_exact(as_logits(model(x_u))), y_u),
             model,
             directions=directions,
             P=P,
@@ -145,7 +152,7 @@ def one_step(
         gradient = torch.cat([part.reshape(-1) for part in estimate])
     stepped = unflatten(flatten(params) - lr * gradient, params)
     with torch.no_grad():
-        after = logits_of(model, stepped, x_o)
+        after = _exact(logits_of(model, stepped, x_o))
     measured = after.log_softmax(-1) - before.log_softmax(-1)
     predicted = -lr / x_u.shape[0] * torch.einsum("oij,oujk,uk->oi", A, K, G)
     return OneStep(A, K, G, predicted, measured, measured - predicted)

@@ -70,6 +70,11 @@ def _random_state(x: Tensor) -> Tensor:
     return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
 
 
+def as_logits(output: Any) -> Any:
+    """What a model returned, or its ``.logits``, as language models return them."""
+    return getattr(output, "logits", output)
+
+
 def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
     """The logits z (N, V) of the model at ``params``; the model is not touched.
 
@@ -89,7 +94,7 @@ def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
             "model: it drew random numbers (dropout in training mode, or noise), so that its "
             "logits are no function of the parameters; call model.eval() first"
         )
-    logits = getattr(output, "logits", output)
+    logits = as_logits(output)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
