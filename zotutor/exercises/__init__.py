@@ -13,13 +13,27 @@ from .dynamics import (
     check_zo_entk,
     check_zo_prediction,
 )
+from .gradients import (
+    check_best_eps,
+    check_best_factor,
+    check_expected_bias,
+    check_four_point,
+    check_perturbations_for,
+    check_steps_needed,
+)
 
 __all__ = [
+    "check_best_eps",
+    "check_best_factor",
     "check_entry_variance",
+    "check_expected_bias",
+    "check_four_point",
     "check_log_softmax_jacobian",
+    "check_perturbations_for",
     "check_predicted_change",
     "check_prediction_without_kernel",
     "check_softmax_regression_kernel",
+    "check_steps_needed",
     "check_zo_entk",
     "check_zo_prediction",
 ]
