@@ -85,8 +85,8 @@ class Direction:
     ) -> Tensor:
         """A new tensor theta + c u for parameter i, rounded once to theta's dtype.
 
-        With ``start`` and ``stop`` only these entries of it, flat. Extra memory: the result, and a
-        chunk.
+        Laid out in memory as theta is; with ``start`` and ``stop`` only these entries of it, flat.
+        Extra memory: the result, and a chunk; twice the result for a theta that is not contiguous.
         """
         whole = start == 0 and stop is None
         flat = theta.detach().reshape(-1)[start:stop]
@@ -98,7 +98,10 @@ class Direction:
                 torch.add(flat[low:high], u, alpha=c, out=out[low:high])
             else:
                 out[low:high] = flat[low:high].to(exact).add_(u, alpha=c)
-        return out.view(theta.shape) if whole else out
+        if not whole:
+            return out
+        out = out.view(theta.shape)
+        return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
 
 
 def chunks(count: int, device: torch.device | None = None) -> Iterator[tuple[int, int]]:
