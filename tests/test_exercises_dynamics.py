@@ -28,8 +28,20 @@ def prediction(model: nn.Module, x_o: Tensor, x_u: Tensor, y_u: Tensor, lr: floa
     return -lr * (A @ moved[:, :, None])[:, :, 0]
 
 
-def projected(J_o: Tensor, J_u: Tensor, u: Tensor) -> Tensor:
-    return (J_o @ u) @ (J_u @ u).T / u.shape[1]
+def logits_along(model: nn.Module, x: Tensor, seed: int, p: int, eps: float = 1e-3) -> Tensor:
+    with zo.probe(model, eps, seed=seed, step=0, p=p):
+        above = model(x)
+    with zo.probe(model, -eps, seed=seed, step=0, p=p):
+        return (above - model(x)) / (2 * eps)
+
+
+def zo_entk_from_values(
+    model: nn.Module, x_o: Tensor, x_u: Tensor, P: int, seed: int, numbers: list[int] | None = None
+) -> Tensor:
+    numbers = list(range(P)) if numbers is None else numbers
+    moved_o = torch.stack([logits_along(model, x_o, seed, p) for p in numbers], -1)
+    moved_u = torch.stack([logits_along(model, x_u, seed, p) for p in numbers], -1)
+    return torch.einsum("oip,ujp->ouij", moved_o, moved_u) / P
 
 
 def variance(J_o: Tensor, J_u: Tensor, kurtosis: float, P: int) -> Tensor:
@@ -60,7 +72,7 @@ RIGHT: list[Case] = [
     (zo.exercises.check_predicted_change, change),
     (zo.exercises.check_softmax_regression_kernel, regression_kernel),
     (zo.exercises.check_prediction_without_kernel, prediction),
-    (zo.exercises.check_zo_entk, projected),
+    (zo.exercises.check_zo_entk_from_values, zo_entk_from_values),
     (zo.exercises.check_entry_variance, variance),
     (zo.exercises.check_zo_prediction, zo_prediction),
 ]
@@ -106,9 +118,26 @@ WRONG: list[tuple[Callable[..., None], Callable[..., Any], str]] = [
         lambda model, x_o, x_u, y_u, lr: 3 * prediction(model, x_o, x_u, y_u, lr),
         "mean over x_u",
     ),
-    (zo.exercises.check_zo_entk, lambda J_o, J_u, u: (J_o @ u) @ (J_u @ u).T, "divide by P"),
-    (zo.exercises.check_zo_entk, lambda J_o, J_u, u: J_o @ J_u.T, "directions"),
-    (zo.exercises.check_zo_entk, lambda J_o, J_u, u: 2 * projected(J_o, J_u, u), "ratio 2"),
+    (
+        zo.exercises.check_zo_entk_from_values,
+        lambda model, x_o, x_u, P, seed: zo_entk_from_values(model, x_o, x_u, P, seed) * P,
+        "divide by P",
+    ),
+    (
+        zo.exercises.check_zo_entk_from_values,
+        lambda model, x_o, x_u, P, seed: 4 * zo_entk_from_values(model, x_o, x_u, P, seed),
+        "2 eps",
+    ),
+    (
+        zo.exercises.check_zo_entk_from_values,
+        lambda model, x_o, x_u, P, seed: zo_entk_from_values(model, x_o, x_u, P, seed, [0] * P),
+        "same direction",
+    ),
+    (
+        zo.exercises.check_zo_entk_from_values,
+        lambda model, x_o, x_u, P, seed: 2 * zo_entk_from_values(model, x_o, x_u, P, seed),
+        "ratio 2",
+    ),
     (
         zo.exercises.check_entry_variance,
         lambda J_o, J_u, kurtosis, P: variance(J_o, J_u, 3, P),

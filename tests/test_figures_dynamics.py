@@ -20,7 +20,7 @@ def values(*shape: int) -> torch.Tensor:
 DRAWN: list[Callable[[], Figure]] = [
     lambda: zo.figures.digit_row(values(3, 1, 8, 8), ["a", "b", "c"]),
     lambda: zo.figures.log_prob_changes(
-        values(2, 1, 8, 8), ["a", "b"], values(2, 4), values(2, 4).numpy()
+        values(2, 1, 8, 8), ["a", "b"], values(2, 4), values(2, 4).numpy(), order="ZO"
     ),
     lambda: zo.figures.three_factors(values(4, 4), values(4, 4), values(4), values(4)),
     lambda: zo.figures.power_laws(

@@ -10,7 +10,7 @@ from .dynamics import (
     check_predicted_change,
     check_prediction_without_kernel,
     check_softmax_regression_kernel,
-    check_zo_entk,
+    check_zo_entk_from_values,
     check_zo_prediction,
 )
 from .gradients import (
@@ -21,6 +21,11 @@ from .gradients import (
     check_perturbations_for,
     check_steps_needed,
 )
+from .zo_sgd import (
+    check_momentum_step,
+    check_perturbations_within,
+    check_trace_from_losses,
+)
 
 __all__ = [
     "check_best_eps",
@@ -29,11 +34,14 @@ __all__ = [
     "check_expected_bias",
     "check_four_point",
     "check_log_softmax_jacobian",
+    "check_momentum_step",
     "check_perturbations_for",
+    "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",
     "check_softmax_regression_kernel",
     "check_steps_needed",
-    "check_zo_entk",
+    "check_trace_from_losses",
+    "check_zo_entk_from_values",
     "check_zo_prediction",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,12 +25,13 @@ def _array(values: Values) -> np.ndarray:
 
 
 def _look(name: str, position: int) -> dict[str, Any]:
-    """Blue circles for what first order does, vermilion squares for zeroth, else the cycle."""
+    """Blue circles for what first order does, vermilion squares for zeroth, else other colors."""
     if name.startswith("FO"):
         return {"color": FO, "marker": "o"}
     if name.startswith("ZO"):
         return {"color": ZO, "marker": "s"}
-    return {"color": CYCLE[position % len(CYCLE)], "marker": MARKERS[position % len(MARKERS)]}
+    rest = 2 + position % (len(CYCLE) - 2)  # the first two colors are taken
+    return {"color": CYCLE[rest], "marker": MARKERS[rest]}
 
 
 def _picture(ax: Axes, image: np.ndarray, title: str) -> None:
@@ -73,7 +74,12 @@ def digit_row(images: Values, titles: Sequence[str]) -> Figure:
 
 @figure
 def log_prob_changes(
-    images: Values, titles: Sequence[str], predicted: Values, measured: Values
+    images: Values,
+    titles: Sequence[str],
+    predicted: Values,
+    measured: Values,
+    *,
+    order: Literal["FO", "ZO"] = "FO",
 ) -> Figure:
     """The change of log pi(. | x_o), class by class: measured as bars, predicted as black ticks.
 
@@ -82,6 +88,7 @@ def log_prob_changes(
         titles: what each of them is.
         predicted: (N, V).
         measured: (N, V).
+        order: of the step that was taken, which decides the color.
     """
     pictures, guess, truth = _array(images), _array(predicted), _array(measured)
     count, classes = truth.shape
@@ -92,7 +99,9 @@ def log_prob_changes(
     for n in range(count):
         _picture(axes[n, 0], pictures[n], titles[n])
         ax = axes[n, 1]
-        ax.bar(range(classes), truth[n], color=FO, width=0.7, label="measured")
+        ax.bar(
+            range(classes), truth[n], color=_look(order, 0)["color"], width=0.7, label="measured"
+        )
         ax.plot(range(classes), guess[n], "_", color=THEORY, ms=16, mew=2, label="predicted")
         ax.axhline(0.0, color="#666666", linewidth=0.8)
         ax.set_ylim(-top, top)
@@ -306,13 +315,13 @@ def block_and_entries(K: Values, K_U: Values, *, title: str) -> Figure:
         title: which pair, which P.
     """
     exact, drawn = _array(K), _array(K_U)
-    fig, axes = plt.subplots(1, 3, figsize=(8.2, 3.0), width_ratios=[1, 1, 1.1])
+    fig, axes = plt.subplots(1, 3, figsize=(8.2, 2.8), width_ratios=[1, 1, 1.1])
     limit = float(np.abs(exact).max())
     for ax, name, block in zip(axes[:2], ("FO: $K$", "ZO: $K_U$"), (exact, drawn), strict=True):
         shown = _heat(ax, np.clip(block, -limit, limit), limit)
         _class_ticks(ax, *block.shape)
         ax.set_title(name)
-    fig.colorbar(shown, ax=list(axes[:2]), location="bottom", shrink=0.6)
+    fig.colorbar(shown, ax=list(axes[:2]), shrink=0.7).ax.tick_params(labelsize=7)
     axes[2].plot(exact.ravel(), drawn.ravel(), "s", color=ZO, ms=3)
     ends = [float(exact.min()), float(exact.max())]
     axes[2].plot(ends, ends, color=THEORY, linestyle="--", linewidth=1.1)
