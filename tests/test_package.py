@@ -1,18 +1,16 @@
-"""What holds the package together: its lock, its wheel, its imports, its page in the book.
+"""What holds the package together: its lock, its wheel, its page in the book.
 
 Those marked lint read files only, and are part of `make lint`.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -81,35 +79,6 @@ def test_the_lock_is_exact_and_complete() -> None:
 def test_versions_agree() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {zotutor.__version__}\n" in citation
-
-
-@lint
-def test_no_two_modules_import_each_other() -> None:
-    imported: dict[str, set[str]] = {}
-    for path in sorted(ROOT.joinpath("zotutor").glob("*.py")):
-        if path.stem == "__init__":
-            continue
-        imported[path.stem] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                names = [node.module] if node.module else [alias.name for alias in node.names]
-                imported[path.stem] |= {name.split(".")[0] for name in names}
-    order = list(TopologicalSorter(imported).static_order())  # raises CycleError on a circle
-    spine = "directions probe estimators optim".split()
-    assert [name for name in order if name in spine] == spine
-
-
-def test_the_core_imports_torch_and_numpy_only() -> None:
-    program = """
-import sys, numpy, torch, torch.func, torch.overrides
-before = set(sys.modules)
-import zotutor
-new = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
-print(*sorted(new - {"numpy", "torch", "zotutor"}))
-"""
-    command = [sys.executable, "-c", program]
-    seen = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert seen.stdout.split() == []
 
 
 def test_a_change_of_the_package_drops_the_results_of_chapters(tmp_path: Path) -> None:

@@ -114,3 +114,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All public names, those of modules not imported yet among them."""
+    return sorted({*globals(), *_LAZY})
