@@ -55,10 +55,10 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
     """The loss and u . grad L, exactly, by forward-mode differentiation."""
 
     def dual(i: int, theta: Tensor) -> Tensor:
-        return forward_ad.make_dual(theta.detach(), direction.tensor(i, theta.dtype))
+        return forward_ad.make_dual(theta.detach().clone(), direction.tensor(i, theta.dtype))
 
     with forward_ad.dual_level():
-        with substitute(params, dual) as mode:
+        with substitute(params, dual, follow=False) as mode:
             loss = evaluate(loss_fn)
         _require_reads(mode)
         tangent = forward_ad.unpack_dual(loss).tangent

@@ -10,8 +10,10 @@ right, because a parameter is recognized by identity wherever it is used.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from .checks import Parameters, at_least_float32, check_comparable, check_real, trainable
 from .directions import Directions, Rademacher
+from .watch import Watch
 
 Loss = Callable[[], Tensor | float]
 """A closure that computes a loss, without backward, and returns it as a 0-d tensor."""
@@ -34,11 +37,14 @@ _READS_NO_VALUE = {
 } | {
     getattr(Tensor, name)
     for name in (
-        "size dim ndimension numel nelement element_size stride storage_offset is_contiguous "
-        "is_floating_point is_complex data_ptr get_device __len__ __hash__ requires_grad_"
+        "size dim ndimension numel nelement element_size is_complex data_ptr "
+        "get_device __len__ __hash__ requires_grad_"
     ).split()
 }
-_READS_NO_VALUE.add(vars(torch._C.TensorBase)["grad"].__set__)
+_READS_NO_VALUE |= {
+    vars(torch._C.TensorBase)["grad"].__set__,
+    vars(torch._C.TensorBase)["grad"].__delete__,
+}
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -48,11 +54,18 @@ class NonFiniteLossError(FloatingPointError):
 class Substitution(TorchFunctionMode):
     """Hands ``replace(i, theta_i)`` to each operation that reads parameter number i."""
 
-    def __init__(self, tensors: Sequence[Tensor], replace: Callable[[int, Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        replace: Callable[[int, Tensor], Tensor],
+        *,
+        follow: bool = True,
+    ) -> None:
         super().__init__()
         self._number = {id(tensor): i for i, tensor in enumerate(tensors)}
         self._tensors = tensors  # keeps the ids valid
         self._replace = replace
+        self.watch = Watch(tensors, self.swapped if follow else None)
         self.reads = 0
 
     def _tracked(self, value: Any) -> bool:
@@ -60,8 +73,6 @@ class Substitution(TorchFunctionMode):
             return id(value) in self._number
         if isinstance(value, (list, tuple)):
             return any(self._tracked(item) for item in value)
-        if isinstance(value, dict):
-            return any(self._tracked(item) for item in value.values())
         return False
 
     def _swap(self, value: Any, scratch: dict[int, Tensor]) -> Any:
@@ -70,16 +81,11 @@ class Substitution(TorchFunctionMode):
             if i is None:
                 return value
             if i not in scratch:
-                scratch[i] = self._replace(i, value)
+                scratch[i] = self.watch.lend(partial(self._replace, i, value))
                 self.reads += 1
             return scratch[i]
-        if isinstance(value, (list, tuple)):
-            items = [self._swap(item, scratch) for item in value]
-            if hasattr(value, "_fields"):
-                return type(value)(*items)
-            return type(value)(items)
-        if isinstance(value, dict):
-            return {key: self._swap(item, scratch) for key, item in value.items()}
+        if isinstance(value, (list, tuple)) and self._tracked(value):
+            return type(value)(self._swap(item, scratch) for item in value)
         return value
 
     def __torch_function__(
@@ -87,20 +93,28 @@ class Substitution(TorchFunctionMode):
     ) -> Any:
         """Run one torch operation on the perturbed parameters."""
         kwargs = kwargs or {}
-        if func is nn.functional.batch_norm and _updates_statistics(args, kwargs):
+        if func in _NORMS and _updates_statistics(func, args, kwargs):
             raise ValueError(
-                "closure: batch norm in training mode changes its running statistics at each call, "
-                "so that probes cannot be compared; call model.eval() first"
+                f"closure: {func.__name__} in training mode changes its running statistics at each "
+                "call, so that probes cannot be compared; call model.eval() first"
             )
-        if func in _READS_NO_VALUE or not self._tracked((args, kwargs)):
+        if func in _READS_NO_VALUE or not self._tracked((*args, *kwargs.values())):
             return func(*args, **kwargs)
         if _writes(func, args, kwargs, self._tracked):
             raise RuntimeError(
                 f"closure: {func.__name__} writes to a parameter inside a probe, where parameters "
                 "are only read; move the write out of the closure"
             )
+        args, kwargs = self.swapped(args, kwargs)
+        return func(*args, **kwargs)
+
+    def swapped(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The arguments of one operation, with a scratch tensor for each parameter."""
         scratch: dict[int, Tensor] = {}
-        return func(*self._swap(args, scratch), **self._swap(kwargs, scratch))
+        return (
+            tuple(self._swap(value, scratch) for value in args),
+            {name: self._swap(value, scratch) for name, value in kwargs.items()},
+        )
 
 
 def _writes(func: Any, args: Any, kwargs: Any, tracked: Callable[[Any], bool]) -> bool:
@@ -116,18 +130,37 @@ _IN_PLACE_OPERATORS = frozenset(
 )
 
 
-def _updates_statistics(args: Any, kwargs: Any) -> bool:
-    """Whether these are arguments of a ``batch_norm`` call in training mode."""
-    return bool(kwargs.get("training", args[5] if len(args) > 5 else False))
+_NORMS = {
+    nn.functional.batch_norm: ("training", False),
+    nn.functional.instance_norm: ("use_input_stats", True),
+}
+"""Functions with running statistics as arguments 1 and 2, updated if argument 5 is true."""
+
+
+def _updates_statistics(func: Any, args: Any, kwargs: Any) -> bool:
+    name, default = _NORMS[func]
+    running = kwargs.get("running_mean", args[1] if len(args) > 1 else None)
+    return running is not None and bool(kwargs.get(name, args[5] if len(args) > 5 else default))
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """A context in which compiled functions run as they were written.
+
+    Compiled, a probe would be traced into them, and compiled anew for each direction.
+    """
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager
 def substitute(
-    params: Parameters, replace: Callable[[int, Tensor], Tensor]
+    params: Parameters, replace: Callable[[int, Tensor], Tensor], *, follow: bool = True
 ) -> Iterator[Substitution]:
     """A context in which operations that read parameter i get ``replace(i, theta_i)``.
 
-    The mechanism beneath :func:`probe`; the estimators' forward-mode derivative uses it too.
+    The mechanism beneath :func:`probe`; the estimators' forward-mode derivative uses it too, and
+    with ``follow=False`` has reads refused that are no torch function's, where tangents are lost.
     """
     tensors = trainable(params)
     if isinstance(params, nn.Module):
@@ -141,7 +174,8 @@ def substitute(
     stack = torch.overrides._get_current_function_mode_stack()
     if any(isinstance(mode, Substitution) for mode in stack):
         raise RuntimeError("probe: given inside another probe; leave the first one before")
-    with torch.no_grad(), Substitution(tensors, replace) as mode:
+    mode = Substitution(tensors, replace, follow=follow)
+    with torch.no_grad(), _uncompiled(), mode.watch, mode:
         yield mode
 
 
