@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .checks import Parameters, check_eps, check_integer, trainable
-from .directions import Direction, Directions, Rademacher, chunks, draw, weighted_sum
-from .probe import Loss, Substitution, evaluate, substitute
+from .checks import Parameters, check_eps, trainable
+from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
+from .probe import Loss, Substitution, along, batched, check_closure, evaluate, substitute
 
 Method = Literal["two-point", "forward", "one-point", "jvp"]
 
@@ -44,25 +47,54 @@ def resolve_eps(eps: float | None, tensors: list[Tensor]) -> float:
     return check_eps(eps, tensors)
 
 
-def _along(loss_fn: Loss, params: Parameters, direction: Direction, c: float) -> float:
-    with substitute(params, lambda i, theta: direction.perturbed(i, theta, c)) as mode:
+def _here(loss_fn: Loss, params: Parameters) -> float:
+    """The loss at theta, by the very operations of a probe: outside one, torch may round others."""
+    with substitute(params, lambda _, theta: theta.detach().clone()) as mode:
         loss = float(evaluate(loss_fn))
     _require_reads(mode)
     return loss
+
+
+def _along(loss_fn: Loss, params: Parameters, direction: Direction, c: float) -> float:
+    with along(params, direction, c) as mode:
+        loss = float(evaluate(loss_fn))
+    _require_reads(mode)
+    return loss
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Have torch load what forward mode needs, silent about its own use of ``torch.jit``."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
 def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tuple[float, float]:
     """The loss and u . grad L, exactly, by forward-mode differentiation."""
 
     def dual(i: int, theta: Tensor) -> Tensor:
+        if not torch._C._is_fwd_grad_enabled():
+            raise RuntimeError(
+                f"closure: parameter {i} is read where forward-mode differentiation is off (as in "
+                "a custom autograd.Function), and its part of the derivative would be lost; use "
+                "method='two-point'"
+            )
         return forward_ad.make_dual(theta.detach().clone(), direction.tensor(i, theta.dtype))
 
+    _load_forward_mode()
     with forward_ad.dual_level():
         with substitute(params, dual, follow=False) as mode:
             loss = evaluate(loss_fn)
         _require_reads(mode)
         tangent = forward_ad.unpack_dual(loss).tangent
-        return float(loss), 0.0 if tangent is None else float(tangent)
+        if tangent is None:
+            raise ValueError(
+                "closure: its loss carries no derivative: it was detached, turned into a number, "
+                "or jumps (as an accuracy does); return a tensor computed from the parameters, or "
+                "use method='two-point'"
+            )
+        return float(loss), float(tangent)
 
 
 def _require_reads(mode: Substitution) -> None:
@@ -80,8 +112,7 @@ def project(
     coefficients: list[float] = []
     losses: list[float] = []
     if method == "forward":
-        with torch.no_grad():
-            losses.append(float(evaluate(loss_fn)))
+        losses.append(_here(loss_fn, params))
     for direction in directions:
         if method == "jvp":
             loss, coefficient = _derivative(loss_fn, params, direction)
@@ -100,6 +131,30 @@ def project(
     if method == "forward":
         del losses[1:]  # the loss at theta itself is known
     return Projection(tuple(coefficients), sum(losses) / len(losses))
+
+
+def project_batched(
+    losses_fn: Callable[[int], Tensor],
+    params: Parameters,
+    directions: list[Direction],
+    *,
+    eps: float,
+) -> Projection:
+    """The two-point projected gradients along LowRank ``directions``, from one batched forward.
+
+    ``losses_fn(copies)`` repeats its batch so many times along dimension 0, and returns one loss
+    for each copy: at +eps u_0, -eps u_0, +eps u_1, ...
+    """
+    twice = [direction for direction in directions for _ in range(2)]
+    signed = [eps, -eps] * len(directions)
+    with batched(params, twice, signed) as mode:
+        found = evaluate(lambda: losses_fn(len(signed)), len(signed))
+    _require_reads(mode)
+    losses = found.double().tolist()
+    pairs = zip(losses[::2], losses[1::2], strict=True)
+    return Projection(
+        tuple((above - below) / (2 * eps) for above, below in pairs), sum(losses) / len(losses)
+    )
 
 
 def projected_gradients(
@@ -132,7 +187,7 @@ def projected_gradients(
         >>> found.loss, len(found.coefficients)
         (7.0, 2)
     """
-    tensors, drawn, eps = _prepare(params, directions, P, eps, method, seed, step)
+    tensors, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
     return project(loss_fn, params if _is_model(params) else tensors, drawn, eps=eps, method=method)
 
 
@@ -191,13 +246,13 @@ def estimate_gradient(
         >>> bool((g - theta).norm() < 0.3)
         True
     """
-    tensors, drawn, eps = _prepare(params, directions, P, eps, method, seed, step)
+    tensors, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
     source = params if _is_model(params) else tensors
     weights = [g / P for g in project(loss_fn, source, drawn, eps=eps, method=method).coefficients]
     gradient = []
     for i, tensor in enumerate(tensors):
         flat = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
-        for start, stop in chunks(tensor.numel()):
+        for start, stop in chunks(tensor.numel(), tensor.device):
             flat[start:stop] = weighted_sum(drawn, weights, i, start, stop, tensor.dtype)
         gradient.append(flat.view(tensor.shape))
     return tuple(gradient)
@@ -208,6 +263,7 @@ def _is_model(params: Parameters) -> bool:
 
 
 def _prepare(
+    loss_fn: Loss,
     params: Parameters,
     directions: Directions | None,
     P: int,
@@ -220,8 +276,8 @@ def _prepare(
         raise ValueError(f"method: given {method!r}, expected one of {', '.join(get_args(Method))}")
     if method == "jvp" and eps is not None:
         raise ValueError(f"eps: given {eps} with method 'jvp', which takes no step; leave it out")
-    check_integer("P", P, low=1)
+    check_closure(loss_fn)
+    family = check_draw(directions, P=P, seed=seed, step=step)
     tensors = trainable(params)
     eps = resolve_eps(eps, tensors)
-    family = Rademacher() if directions is None else directions
     return tensors, draw(family, tensors, P=P, seed=seed, step=step), eps

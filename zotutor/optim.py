@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +11,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .checks import at_least_float32, check_integer, check_real, trainable
-from .directions import Directions, Rademacher, chunks, draw, weighted_sum
-from .estimators import project, resolve_eps
+from .directions import Direction, Directions, Rademacher, chunks, draw, weighted_sum
+from .estimators import Projection, project, project_batched, resolve_eps
 from .probe import Loss
+from .rounding import round_stochastically
+from .streams import Stream
 
 
 class ZOSGD(Optimizer):
@@ -107,10 +111,61 @@ class ZOSGD(Optimizer):
         """
         if closure is None:
             raise TypeError("closure: given None, expected a function that returns the loss")
-        tensors = self._tensors()
-        drawn = draw(self.directions, tensors, P=self.P, seed=self.seed, step=self.steps_taken)
-        found = project(closure, tensors, drawn, eps=self.eps, method="two-point")
-        number = {id(tensor): i for i, tensor in enumerate(tensors)}
+        drawn = self._drawn()
+        return self._finish(
+            drawn, project(closure, self._tensors(), drawn, eps=self.eps, method="two-point")
+        )
+
+    @torch.no_grad()
+    def step_batched(self, closure: Callable[[int], Tensor]) -> Tensor:
+        """One step from one batched forward, for LowRank directions; the same up to rounding.
+
+        All 2 P probes share each read of the weights: on small batches that is most of the time.
+
+        Args:
+            closure: called once, with 2 P; repeats its batch so many times along dimension 0,
+                computes without backward, and returns one loss for each copy, (2 P,).
+
+        Returns:
+            The mean of the 2 P losses.
+
+        Raises:
+            ValueError: for a family other than LowRank.
+            NotImplementedError: for an operation on a parameter other than linear layers,
+                embeddings, layer norms and elementwise products and sums; use :meth:`step` then.
+        """
+        drawn = self._drawn()
+        return self._finish(drawn, project_batched(closure, self._tensors(), drawn, eps=self.eps))
+
+    def _drawn(self) -> list[Direction]:
+        return draw(
+            self.directions, self._tensors(), P=self.P, seed=self.seed, step=self.steps_taken
+        )
+
+    def _finish(self, drawn: list[Direction], found: Projection) -> Tensor:
+        self._update(drawn, found.coefficients)
+        return torch.tensor(found.loss, dtype=torch.float64)
+
+    @torch.no_grad()
+    def replay(self, coefficients: Sequence[float]) -> None:
+        """Take the current step again from its P projected gradients, without a loss.
+
+        Args:
+            coefficients: g_0, ..., g_(P-1), as :func:`~zotutor.estimators.projected_gradients`
+                returns them.
+
+        Raises:
+            ValueError: if there are not P of them, or one is not finite.
+        """
+        if len(coefficients) != self.P or not all(map(math.isfinite, coefficients)):
+            raise ValueError(
+                f"coefficients: given {list(coefficients)}, expected {self.P} finite numbers"
+            )
+        self._update(self._drawn(), coefficients)
+
+    def _update(self, drawn: list[Direction], coefficients: Sequence[float]) -> None:
+        """Subtract (lr / P) sum_p g_p u_p from theta, and go on to the next step."""
+        number = {id(tensor): i for i, tensor in enumerate(self._tensors())}
         for group in self.param_groups:
             lr, momentum = float(group["lr"]), group["momentum"]
             for theta in group["params"]:
@@ -120,16 +175,16 @@ class ZOSGD(Optimizer):
                 # without momentum lr goes into the weights: for signs the update is then one
                 # rounding, and the same on every device
                 scale = (1.0 if momentum else -lr) / self.P
-                weights = [scale * g for g in found.coefficients]
+                weights = [scale * g for g in coefficients]
                 flat = theta.view(-1) if theta.is_contiguous() else theta.reshape(-1)
-                for start, stop in chunks(theta.numel()):
-                    part = flat[start:stop]
+                for start, stop in chunks(theta.numel(), theta.device):
                     update = weighted_sum(drawn, weights, i, start, stop, theta.dtype)
-                    self._apply(theta, part, update, start, stop, group, lr)
+                    # a purpose of its own: independent of every direction
+                    rounding = drawn[0].stream(i, 2)
+                    self._apply(theta, flat[start:stop], update, start, group, rounding)
                 if not theta.is_contiguous():
                     theta.copy_(flat.view(theta.shape))
         self.steps_taken += 1
-        return torch.tensor(found.loss, dtype=torch.float64)
 
     def _apply(
         self,
@@ -137,13 +192,12 @@ class ZOSGD(Optimizer):
         part: Tensor,
         update: Tensor,
         start: int,
-        stop: int,
         group: dict[str, Any],
-        lr: float,
+        rounding: Stream,
     ) -> None:
         """Move ``part`` of theta: ``update`` is -lr g_hat, or g_hat if there is momentum."""
         exact = at_least_float32(theta.dtype)
-        momentum, decay = group["momentum"], group["weight_decay"]
+        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
         if decay:
             update.add_(part.to(exact), alpha=decay if momentum else -lr * decay)
         if momentum:
@@ -152,10 +206,14 @@ class ZOSGD(Optimizer):
                 state["momentum_buffer"] = torch.zeros(
                     theta.numel(), dtype=exact, device=theta.device
                 )
-            buffer = state["momentum_buffer"][start:stop]
+            buffer = state["momentum_buffer"][start : start + part.numel()]
             update = buffer.mul_(momentum).add_(update) * -lr
-        if lr:
-            part.copy_(part.to(exact) + update)
+        if not lr:
+            return
+        if exact == theta.dtype:
+            part.add_(update)
+        else:
+            part.copy_(round_stochastically(update.add_(part), theta.dtype, rounding, start))
 
     def state_dict(self) -> dict[str, Any]:
         """As for any optimizer, with an entry "zo": step counter, seed, P, eps, directions."""
@@ -182,4 +240,9 @@ class ZOSGD(Optimizer):
                     f"the optimizer with {name}={zo[name]} to continue the same run"
                 )
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
+        thetas = [theta for group in self.param_groups for theta in group["params"]]
+        for number, saved in state_dict["state"].items():
+            theta = thetas[number]  # the base class has rounded the buffer to the parameter's dtype
+            buffer = saved["momentum_buffer"].to(theta.device, at_least_float32(theta.dtype))
+            self.state[theta]["momentum_buffer"] = buffer.clone()
         self.steps_taken, self.eps, self.P = zo["steps_taken"], zo["eps"], zo["P"]

@@ -21,8 +21,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .checks import Parameters, at_least_float32, check_comparable, check_real, trainable
-from .directions import Directions, Rademacher
+from .directions import Direction, Directions, LowRank, check_draw
+from .fused import Batched, Fused
 from .watch import Watch
+
+Operations = Callable[[Any, Any, dict[str, Any]], Any]
+"""Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
 
 Loss = Callable[[], Tensor | float]
 """A closure that computes a loss, without backward, and returns it as a 0-d tensor."""
@@ -60,9 +64,11 @@ class Substitution(TorchFunctionMode):
         replace: Callable[[int, Tensor], Tensor],
         *,
         follow: bool = True,
+        fused: Callable[[dict[int, int]], Operations] | None = None,
     ) -> None:
         super().__init__()
         self._number = {id(tensor): i for i, tensor in enumerate(tensors)}
+        self._fused = None if fused is None else fused(self._number)
         self._tensors = tensors  # keeps the ids valid
         self._replace = replace
         self.watch = Watch(tensors, self.swapped if follow else None)
@@ -105,6 +111,12 @@ class Substitution(TorchFunctionMode):
                 f"closure: {func.__name__} writes to a parameter inside a probe, where parameters "
                 "are only read; move the write out of the closure"
             )
+        if self._fused is not None:
+            with self.watch.paused():
+                result = self._fused(func, args, kwargs)
+            if result is not NotImplemented:
+                self.reads += 1
+                return result
         args, kwargs = self.swapped(args, kwargs)
         return func(*args, **kwargs)
 
@@ -155,12 +167,17 @@ def _uncompiled() -> AbstractContextManager[Any]:
 
 @contextmanager
 def substitute(
-    params: Parameters, replace: Callable[[int, Tensor], Tensor], *, follow: bool = True
+    params: Parameters,
+    replace: Callable[[int, Tensor], Tensor],
+    *,
+    follow: bool = True,
+    fused: Callable[[dict[int, int]], Operations] | None = None,
 ) -> Iterator[Substitution]:
     """A context in which operations that read parameter i get ``replace(i, theta_i)``.
 
     The mechanism beneath :func:`probe`; the estimators' forward-mode derivative uses it too, and
     with ``follow=False`` has reads refused that are no torch function's, where tangents are lost.
+    ``fused`` makes, from the parameters' positions by id, what is asked first for each operation.
     """
     tensors = trainable(params)
     if isinstance(params, nn.Module):
@@ -174,7 +191,7 @@ def substitute(
     stack = torch.overrides._get_current_function_mode_stack()
     if any(isinstance(mode, Substitution) for mode in stack):
         raise RuntimeError("probe: given inside another probe; leave the first one before")
-    mode = Substitution(tensors, replace, follow=follow)
+    mode = Substitution(tensors, replace, follow=follow, fused=fused)
     with torch.no_grad(), _uncompiled(), mode.watch, mode:
         yield mode
 
@@ -224,18 +241,66 @@ def probe(
         0.0
     """
     c = check_real("c", c, low=-math.inf) if c != 0 else 0.0
-    family = Rademacher() if directions is None else directions
+    family = check_draw(directions, P=1, seed=seed, step=step)
     tensors = trainable(params)
     direction = family.at(tensors, seed=seed, step=step, p=p)
-    with substitute(params, lambda i, theta: direction.perturbed(i, theta, c)) as mode:
+    with along(params, direction, c) as mode:
         yield mode
 
 
-def evaluate(loss_fn: Loss) -> Tensor:
-    """The closure's loss as a 0-d tensor, float32 at least, checked to be one that can be compared.
+def along(
+    params: Parameters, direction: Direction, c: float
+) -> AbstractContextManager[Substitution]:
+    """:func:`probe` for a direction at hand."""
+
+    def perturbed(i: int, theta: Tensor) -> Tensor:
+        return direction.perturbed(i, theta, c)
+
+    return substitute(params, perturbed, fused=partial(Fused, direction=direction, c=c))
+
+
+def batched(
+    params: Parameters, directions: Sequence[Direction], cs: Sequence[float]
+) -> AbstractContextManager[Substitution]:
+    """A context in which copy s of the batch is computed at theta + c_s u_s, in one forward.
+
+    For LowRank directions; the closure repeats its batch len(cs) times along dimension 0.
 
     Raises:
-        TypeError: if the closure does not return a scalar.
+        ValueError: for another family.
+        NotImplementedError: within, for an operation on a parameter that is not known here.
+    """
+    if not all(isinstance(direction.family, LowRank) for direction in directions):
+        raise ValueError(
+            f"directions: given {directions[0].family}, expected LowRank, whose thin factors let "
+            "many directions share one forward; use LowRank(rank), or the sequential step"
+        )
+
+    def refuse(i: int, theta: Tensor) -> Tensor:
+        raise NotImplementedError(f"closure: a batched probe cannot hand out parameter {i} whole")
+
+    fused = partial(Batched, directions=directions, cs=cs)
+    return substitute(params, refuse, follow=False, fused=fused)
+
+
+def check_closure(loss_fn: Loss) -> Loss:
+    """``loss_fn`` itself if it can be called, or a TypeError."""
+    if not callable(loss_fn):
+        given = f"shape {tuple(loss_fn.shape)}" if isinstance(loss_fn, Tensor) else repr(loss_fn)
+        raise TypeError(
+            f"closure: given {given}, expected a function without arguments that computes and "
+            "returns the loss; write `lambda: loss(model(x), y)`"
+        )
+    return loss_fn
+
+
+def evaluate(loss_fn: Loss, copies: int | None = None) -> Tensor:
+    """The closure's loss as a 0-d tensor, float32 at least, checked to be one that can be compared.
+
+    With ``copies`` the losses of so many copies of the batch, of shape (copies,).
+
+    Raises:
+        TypeError: if the closure does not return a scalar (or a vector of that length).
         ValueError: if it consumed random numbers, as dropout does, so that two calls would differ.
         NonFiniteLossError: if the loss is NaN or infinite.
     """
@@ -254,15 +319,17 @@ def evaluate(loss_fn: Loss) -> Tensor:
             f"closure: returned {type(loss).__name__}, expected the loss as a 0-d tensor; "
             "end the closure with `return loss`"
         )
-    if loss.dim() != 0 or not loss.is_floating_point():
+    expected = () if copies is None else (copies,)
+    if loss.shape != expected or not loss.is_floating_point():
+        kind = "a floating-point 0-d tensor" if copies is None else f"one loss a copy, ({copies},)"
         raise TypeError(
-            f"closure: returned shape {tuple(loss.shape)} and dtype {loss.dtype}, expected a "
-            "floating-point 0-d tensor; reduce the loss with .mean() or .sum()"
+            f"closure: returned shape {tuple(loss.shape)} and dtype {loss.dtype}, expected {kind}; "
+            "reduce the loss with .mean() or .sum()"
         )
     loss = loss.to(at_least_float32(loss.dtype))
-    if not math.isfinite(float(loss.detach())):
+    if not bool(loss.detach().isfinite().all()):
         raise NonFiniteLossError(
-            f"closure: the loss is {float(loss.detach())}; the parameters are as they were. "
+            f"closure: the loss is {loss.detach().tolist()}; the parameters are as they were. "
             "Lower lr or eps, and check the inputs for NaN"
         )
     return loss

@@ -1,0 +1,296 @@
+"""Matmuls and look-ups at theta + c u that never hold theta + c u.
+
+Three savings over handing an operation a scratch copy of its weight:
+
+- A large dense matrix is perturbed and multiplied some rows at a time, so that the perturbed rows
+  never leave the cache.
+- A look-up perturbs the rows that are looked up.
+- A factored direction u = A B^T is added behind the product: x W^T + c (x B) A^T.
+
+The last works for many directions in one batched forward as well (:class:`Batched`): the copies of
+the batch share each read of the weights, and differ in thin factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checks import at_least_float32
+from .directions import CHUNK, Direction, LowRank, matrix_shape
+
+BLOCK = 1 << 20
+"""Entries of a dense matrix perturbed at a time on a CPU; a GPU takes 2^26."""
+
+
+class Fused:
+    """Operations at theta + c u for one direction; calls what it knows, else NotImplemented.
+
+    Args:
+        number: the position of each tracked parameter, by id.
+        direction: u.
+        c: signed distance.
+    """
+
+    def __init__(self, number: dict[int, int], direction: Direction, c: float) -> None:
+        self._number = number
+        self._direction = direction
+        self._c = c
+        self._factored = isinstance(direction.family, LowRank)
+        self._known: dict[Any, Callable[..., Any]] = {
+            F.linear: self._linear,
+            F.embedding: self._embedding,
+        }
+        if self._factored:
+            self._known[torch.addmm] = self._addmm
+
+    def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The operation's result, or NotImplemented if it must be done by substitution."""
+        known = self._known.get(func)
+        plain = known is not None and _plain(*args, *kwargs.values())
+        return known(*args, **kwargs) if plain and known is not None else NotImplemented
+
+    def _position(self, weight: Tensor) -> int | None:
+        """The position of a tracked matrix that is worth the trouble."""
+        i = self._number.get(id(weight))
+        worth = self._factored or weight.numel() > CHUNK
+        return i if i is not None and weight.dim() == 2 and worth else None
+
+    def _vector(self, theta: Tensor | None) -> Tensor | None:
+        i = None if theta is None else self._number.get(id(theta))
+        return theta if theta is None or i is None else self._direction.perturbed(i, theta, self._c)
+
+    def _factors(self, i: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        assert isinstance(self._direction.family, LowRank)
+        return self._direction.family.factors(self._direction, i, dtype)
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+        x, i = input, self._position(weight)
+        if i is None or id(x) in self._number:
+            return NotImplemented
+        m, n = weight.shape
+        flat, bias, weight = x.reshape(-1, n), self._vector(bias), weight.detach()  # (T, n)
+        if self._factored:
+            A, B = self._factors(i, x.dtype)
+            out = F.linear(flat, weight, bias).addmm_(flat @ B, A.T, alpha=self._c)
+            return out.view(*x.shape[:-1], m)
+        out = flat.new_empty(flat.shape[0], m)
+        rows = max(1, (BLOCK << 6 if x.is_cuda else BLOCK) // n)
+        for start in range(0, m, rows):
+            stop = min(start + rows, m)
+            part = self._direction.perturbed(i, weight, self._c, start * n, stop * n)
+            torch.mm(flat, part.view(-1, n).T, out=out[:, start:stop])
+        if bias is not None:
+            out += bias
+        return out.view(*x.shape[:-1], m)
+
+    def _embedding(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        *options: Any,
+        **named: Any,
+    ) -> Any:
+        ids, i = input, self._position(weight)
+        if i is None or _renormalizes(options, named):
+            return NotImplemented
+        exact = at_least_float32(weight.dtype)
+        looked_up = F.embedding(ids, weight.detach()).to(exact)
+        u = self._direction.rows(i, ids, exact)
+        return looked_up.add_(u, alpha=self._c).to(weight.dtype)
+
+    def _addmm(self, input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Any:
+        bias, x, weight = input, mat1, mat2
+        i = self._position(weight)
+        if i is None or scales or id(x) in self._number:
+            return NotImplemented
+        A, B = self._factors(i, x.dtype)
+        shift = self._vector(bias)
+        assert shift is not None
+        return torch.addmm(shift, x, weight.detach()).addmm_(x @ A, B.T, alpha=self._c)
+
+
+def _plain(*values: Any) -> bool:
+    """Whether all tensors are plain ones: no vmap around them, no autocast between."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return all(
+        type(tensor) in (Tensor, nn.Parameter)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not torch.is_autocast_enabled(tensor.device.type)
+        for tensor in tensors
+    )
+
+
+def _renormalizes(options: Any, named: dict[str, Any]) -> bool:
+    """Whether a look-up is to shorten long rows first (max_norm, the second option)."""
+    return named.get("max_norm", options[1] if len(options) > 1 else None) is not None
+
+
+class Batched:
+    """Operations on a batch of S copies, copy s at theta + c_s u_s, u_s factored.
+
+    Activations have the copies one after the other along dimension 0: (S * N, ...).
+
+    Args:
+        number: the position of each tracked parameter, by id.
+        directions: u_s, all of one LowRank family.
+        cs: c_s, one for each.
+    """
+
+    def __init__(
+        self, number: dict[int, int], directions: Sequence[Direction], cs: Sequence[float]
+    ) -> None:
+        self._number = number
+        self._directions = directions
+        self._cs = cs
+        self._batch: int | None = None
+        self._kept: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._known: dict[Any, Callable[..., Any]] = {
+            F.linear: self._linear,
+            F.embedding: self._embedding,
+            F.layer_norm: self._layer_norm,
+            torch.addmm: self._addmm,
+        }
+        self._elementwise = {
+            getattr(torch.Tensor, name)
+            for name in "mul __mul__ __rmul__ add __add__ __radd__ sub __sub__".split()
+        } | {torch.mul, torch.add, torch.sub}
+
+    def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The operation's result for all copies.
+
+        Raises:
+            NotImplementedError: for an operation on a parameter that is not known here.
+        """
+        result = NotImplemented
+        if func in self._known:
+            result = self._known[func](*args, **kwargs)
+        elif func in self._elementwise and len(args) == 2 and not kwargs:
+            result = func(*self._spread(*args))
+        if result is NotImplemented:
+            raise NotImplementedError(
+                f"closure: {getattr(func, '__name__', func)} reads a parameter in a way that a "
+                "batched probe does not know; use the sequential one (batched=False)"
+            )
+        return result
+
+    def _factors(self, i: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """c_s A_s (S, m, r) and B_s (S, n, r), kept: they are thin, and tied weights ask twice."""
+        if (i, dtype) not in self._kept:
+            pairs = {}
+            for u in self._directions:
+                if u.p not in pairs:
+                    assert isinstance(u.family, LowRank)
+                    pairs[u.p] = u.family.factors(u, i, dtype)
+            A = torch.stack(
+                [c * pairs[u.p][0] for u, c in zip(self._directions, self._cs, strict=True)]
+            )
+            self._kept[i, dtype] = A, torch.stack([pairs[u.p][1] for u in self._directions])
+        return self._kept[i, dtype]
+
+    def _vectors(self, theta: Tensor) -> Tensor:
+        """Each theta + c_s u_s for a vector (n,), as (S, n); theta itself if it is not tracked."""
+        i = self._number.get(id(theta))
+        if i is None:
+            return theta.expand(len(self._cs), -1)
+        pairs = zip(self._directions, self._cs, strict=True)
+        return torch.stack([u.perturbed(i, theta, c) for u, c in pairs])
+
+    def _copies(self, x: Tensor) -> Tensor:
+        """(S * N, ..., n) as (S, N * ..., n)."""
+        S = len(self._cs)
+        if x.shape[0] % S:
+            raise ValueError(
+                f"closure: an activation of shape {tuple(x.shape)} cannot be {S} copies of a "
+                "batch; repeat every input `copies` times along dimension 0"
+            )
+        return x.reshape(S, -1, x.shape[-1])
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool) -> Any:
+        if id(x) in self._number:
+            return NotImplemented
+        i = self._number.get(id(weight))
+        parts, plain = self._copies(x), weight.detach()  # (S, T, in)
+        out = parts @ (plain if transposed else plain.T)  # (S, T, out)
+        if i is not None:
+            A, B = self._factors(i, x.dtype)
+            left, right = (A, B) if transposed else (B, A)
+            out.baddbmm_(parts @ left, right.mT)
+        if bias is not None:
+            out += self._vectors(bias)[:, None]
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+        return self._product(input, weight, bias, transposed=False)
+
+    def _addmm(self, input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Any:
+        if scales or input.dim() != 1:
+            return NotImplemented
+        return self._product(mat1, mat2, input, transposed=True)
+
+    def _embedding(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        *options: Any,
+        **named: Any,
+    ) -> Any:
+        if _renormalizes(options, named):
+            return NotImplemented
+        ids, i, S = input, self._number[id(weight)], len(self._cs)
+        if ids.shape[0] == 1 and self._batch is not None:  # one row for all inputs, of positions
+            ids = ids.expand(self._batch, *ids.shape[1:])
+        if ids.shape[0] % S:
+            return NotImplemented
+        self._batch = ids.shape[0]
+        looked_up = F.embedding(ids, weight.detach())
+        A, B = self._factors(i, weight.dtype)
+        flat = ids.reshape(S, -1)
+        rows = torch.stack([a[number] for a, number in zip(A, flat, strict=True)])  # (S, T, r)
+        return looked_up.view(S, flat.shape[1], -1).baddbmm(rows, B.mT).view(looked_up.shape)
+
+    def _layer_norm(
+        self,
+        input: Tensor,
+        normalized_shape: Sequence[int],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Any:
+        if len(normalized_shape) != 1 or id(input) in self._number:
+            return NotImplemented
+        out = self._copies(F.layer_norm(input, normalized_shape, None, None, eps))
+        if weight is not None:
+            out = out * self._vectors(weight)[:, None]
+        if bias is not None:
+            out = out + self._vectors(bias)[:, None]
+        return out.view(input.shape)
+
+    def _spread(self, *operands: Any) -> list[Any]:
+        """A vector parameter beside an activation, as one row for each copy."""
+        x = next(o for o in operands if not (isinstance(o, Tensor) and id(o) in self._number))
+        spread = []
+        for operand in operands:
+            if isinstance(operand, Tensor) and id(operand) in self._number:
+                if operand.dim() != 1 or not isinstance(x, Tensor):
+                    raise NotImplementedError(
+                        "closure: a batched probe knows elementwise operations between a vector "
+                        "parameter and an activation only; use the sequential one (batched=False)"
+                    )
+                rows = self._vectors(operand)  # (S, n)
+                rows = rows.repeat_interleave(x.shape[0] // len(self._cs), 0)
+                operand = rows.view(-1, *[1] * (x.dim() - 2), rows.shape[-1])
+            spread.append(operand)
+        return spread
+
+
+def batchable(direction: Direction) -> bool:
+    """Whether every parameter of ``direction`` is a thin matrix or a vector: LowRank, up to 2-d."""
+    return isinstance(direction.family, LowRank) and all(
+        len(shape) <= 2 and (matrix_shape(shape) is None or len(shape) == 2)
+        for shape in direction.shapes
+    )
