@@ -86,7 +86,9 @@ def build() -> int:
     profile.mkdir(parents=True, exist_ok=True)
     settings = "get_config().IPKernelApp.log_level = 40\n"
     profile.joinpath("ipython_kernel_config.py").write_text(settings, encoding="utf-8")
-    environment = os.environ | {"IPYTHONDIR": str(profile.parent)}
+    # A page has no kernel, so that its sliders would be dead: figures that have some show their
+    # middle choices instead (zotutor/figures/style.py).
+    environment = os.environ | {"IPYTHONDIR": str(profile.parent), "ZOTUTOR_STATIC": "1"}
     command = "from jupyter_book.cli.main import main; main()"
     arguments = ["build", ".", "--all", "--warningiserror", "--keep-going"]
     result = subprocess.run(
