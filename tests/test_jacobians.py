@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +209,22 @@ def test_results_do_not_depend_on_the_grad_mode(context: Callable[[], Any]) -> N
     close(results[0], J)
     close(results[1], J @ v)
     close(results[2], torch.einsum("nv,nvd->d", g, J))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_fast_path_of_attention_is_left_as_it_was(enabled: bool, fails: bool) -> None:
+    model, x = CASES["attention in eval"](2)
+    if fails:
+        x = x + 100  # no such token
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        with pytest.raises(IndexError) if fails else contextlib.nullcontext():
+            zo.jacobian(model, x)
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 def test_no_result_carries_a_graph_though_the_inputs_do() -> None:
