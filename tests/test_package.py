@@ -81,6 +81,12 @@ def test_versions_agree() -> None:
     assert f"\nversion: {zotutor.__version__}\n" in citation
 
 
+def test_the_readme_runs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
 def test_a_change_of_the_package_drops_the_results_of_chapters(tmp_path: Path) -> None:
     fingerprint = tool("build_book").fingerprint
     module = tmp_path / "module.py"

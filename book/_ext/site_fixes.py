@@ -9,9 +9,10 @@ proofs of a page share one HTML id. Folded proofs get a title, and all of them i
 
 Docstrings are written to be read in a terminal: a norm is |g|, which reStructuredText would take
 for a substitution, and a formula stands indented on lines of its own, which it would run together
-as a quotation. What a function returns is told in prose, of which Napoleon would take all before a
-colon for a type. All three are shown as they are written. Explicit mathematics (the math role and
-directive) is left alone, and typeset.
+as a quotation; a line that starts with an author's initial would begin a list. What a function
+returns is told in prose, of which Napoleon would take all before a colon for a type. All of it is
+shown as it is written. Explicit mathematics (the math role and directive) is left alone, and
+typeset.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ PROTECTED = (
     r"|``[^`]+``|`[^`]+`"  # code, and what follows the name of a role
 )
 BAR = re.compile(rf"({PROTECTED})|\|", flags=re.MULTILINE)
+INITIAL = re.compile(r"^( *[A-Z])\. ", flags=re.MULTILINE)
 RESULT = re.compile(r"^((?:Returns|Yields):\n)( +)", flags=re.MULTILINE)
 
 
@@ -60,8 +62,9 @@ def give_proofs_titles(app: Sphinx, doctree: nodes.document) -> None:
 def take_docstrings_literally(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
-    """Escape bars, except in examples, code and mathematics, and what looks like a type."""
+    """Escape what looks like markup and is not, except in examples, code and mathematics."""
     text = BAR.sub(lambda found: found[1] or r"\|", "\n".join(lines))
+    text = INITIAL.sub(r"\1\\. ", text)
     text = RESULT.sub(r"\1\2\\ \n\2", text)  # a line that is read as nothing, before the prose
     lines[:] = text.split("\n")
 
