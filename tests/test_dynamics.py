@@ -374,3 +374,20 @@ def test_a_loss_that_is_not_finite_leaves_the_model_as_it_was(bad: float) -> Non
     x_u[1, 2] = bad
     with untouched(model, X_O), pytest.raises(zo.NonFiniteLossError, match="the loss is"):
         zo.one_step(model, X_O, x_u, Y_U, lr=1e-2, P=2)
+
+
+@pytest.mark.parametrize("P", [None, 3])
+@pytest.mark.parametrize("family", [zo.Rademacher(), zo.Gaussian(), zo.LowRank(2)], ids=repr)
+def test_without_matrices_the_same_is_predicted_and_measured(
+    P: int | None, family: zo.directions.Directions
+) -> None:
+    model = zo.models.mlp(8, 1, inputs=6, outputs=5).double()
+    x = torch.linspace(-1.0, 1.0, 30, dtype=torch.float64).view(5, 6)
+    y = torch.tensor([4, 0])
+    directions = None if P is None else family
+    whole = zo.one_step(model, x[:3], x[3:], y, lr=0.1, P=P, directions=directions, seed=7, step=2)
+    thin = zo.one_step(
+        model, x[:3], x[3:], y, lr=0.1, P=P, directions=directions, seed=7, step=2, matrices=False
+    )
+    for name in thin._fields:
+        torch.testing.assert_close(getattr(thin, name), getattr(whole, name), msg=name)

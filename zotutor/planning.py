@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .checks import check_batch, check_integer, check_labels, check_real, trainable
 from .concentration import Form, Moments, Shapes, mean_of_draws, pair_terms
 from .directions import Directions, LowRank, Rademacher, matrix_shape
-from .dynamics import cross_entropy_gradient
+from .dynamics import change_of_log_probs, cross_entropy_gradient
 from .jacobians import differentiable, flatten, jvp, logits_of, named_trainable, unflatten, vjp
 from .streams import Stream, signs
 
@@ -104,9 +104,7 @@ def _measure_dynamics(
         z_o, z_u = logits_of(model, params, x_o), logits_of(model, params, x_u)
     y_u = check_labels("y_u", y_u, count=x_u.shape[0], classes=z_u.shape[1])
     g = vjp(model, x_u, cross_entropy_gradient(z_u, y_u) / x_u.shape[0])
-    moved = jvp(model, x_o, g)
-    pi = z_o.softmax(-1)
-    moved = moved - (pi * moved).sum(-1, keepdim=True)  # A z' = z' - 1 (pi . z')
+    moved, pi = change_of_log_probs(model, x_o, g), z_o.softmax(-1)
     found = []
     for s in range(samples):
         w = _random_signs(tuple(z_o.shape), seed, s, 0, like=z_o)

@@ -13,9 +13,14 @@ from torch import Tensor, nn
 
 from .checks import check_batch, check_integer, check_labels, check_real, trainable
 from .concentration import pair_terms
-from .directions import Directions, Rademacher, draw, weighted_sum
-from .dynamics import cross_entropy_gradient, log_softmax_jacobian
-from .jacobians import jacobian, jvp, logits_of, named_trainable, vjp
+from .directions import Directions, Rademacher
+from .dynamics import (
+    change_of_log_probs,
+    cross_entropy_gradient,
+    log_softmax_jacobian,
+    random_projection,
+)
+from .jacobians import jacobian, logits_of, named_trainable, vjp
 from .kernels import product
 from .optim import ZOSGD
 
@@ -148,10 +153,10 @@ def trajectory(
             rows = torch.randint(len(x), (batch_size,), generator=generator)  # type: ignore[assignment]
         x_t, y_t = x[rows], y[rows]
         g = _gradient(fo, x_t, y_t)
-        summed_fo = summed_fo - lr * _moved(fo, observe, g)
+        summed_fo = summed_fo - lr * change_of_log_probs(fo, observe, g)
         g_zo = _gradient(zo, x_t, y_t)
-        projected = _projected(g_zo, tensors, family, P=P, seed=seed, step=t)
-        summed_zo = summed_zo - lr * _moved(zo, observe, projected)
+        projected = random_projection(g_zo, tensors, P=P, directions=family, seed=seed, step=t)
+        summed_zo = summed_zo - lr * change_of_log_probs(zo, observe, projected)
         _step(fo, g, lr)
         optimizer.step(partial(_loss, zo, x_t, y_t))
     log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned = (
@@ -199,31 +204,10 @@ def _observed(model: nn.Module, x_o: Tensor) -> Tensor:
     return (A @ jacobian(model, x_o)).flatten(0, 1)
 
 
-def _moved(model: nn.Module, x_o: Tensor, v: Tensor) -> Tensor:
-    """A J_o v, (N_o, V): how log pi(. | x_o) moves along v."""
-    z = jvp(model, x_o, v)
-    return z - (_log_probs(model, x_o).exp() * z).sum(-1, keepdim=True)
-
-
 def _alignment(model: nn.Module, x_o: Tensor, g: Tensor) -> Tensor:
     """The alignment a' = |B g|^2 / (norm(B)_F^2 |g|^2)."""
     norms = _observed(model, x_o).square().sum() * g.square().sum()
-    return _moved(model, x_o, g).square().sum() / norms
-
-
-def _projected(
-    g: Tensor, tensors: list[Tensor], family: Directions, *, P: int, seed: int, step: int
-) -> Tensor:
-    """U U^T g for the directions of one step, one direction at a time."""
-    drawn = draw(family, tensors, P=P, seed=seed, step=step)
-    parts = g.split([tensor.numel() for tensor in tensors])
-    weights = [
-        sum(float(u.tensor(i, g.dtype).view(-1) @ part) for i, part in enumerate(parts)) / P
-        for u in drawn
-    ]
-    return torch.cat(
-        [weighted_sum(drawn, weights, i, 0, part.numel(), g.dtype) for i, part in enumerate(parts)]
-    )
+    return change_of_log_probs(model, x_o, g).square().sum() / norms
 
 
 def _step(model: nn.Module, g: Tensor, lr: float) -> None:
