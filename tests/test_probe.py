@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
 import zotutor as zo
-from zotutor.directions import Directions
+from zotutor.directions import Direction, Directions
+from zotutor.probe import evaluate, substitute
 
 Case = tuple[list[Tensor], Callable[[], Tensor]]
 """Parameters, and a closure that computes a loss from them."""
@@ -459,7 +464,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def unwritten(tensors: list[Tensor]) -> Iterator[None]:
+def unwritten(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Checks that the tensors are bit for bit, and in place in memory, what they were."""
     before = [(bits(t), t.data_ptr(), t._version) for t in tensors]
     yield
@@ -496,3 +501,679 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
         moved = float(closure())
     assert probed != plain
     assert probed == (pytest.approx(moved, rel=1e-6) if name in ROUNDED else moved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "family", [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.5), zo.LowRank(2)]
+)
+def test_what_is_handed_out_is_theta_plus_c_u_rounded_once(
+    family: Directions, dtype: torch.dtype
+) -> None:
+    shapes = [(7, 5), (3,), (), (2, 3, 2, 2), (0, 4)]
+    tensors = [normal(*s, seed=i, dtype=dtype).requires_grad_() for i, s in enumerate(shapes)]
+    tensors.append(normal(5, 4, seed=9, dtype=dtype).t()[1:].requires_grad_())
+    with zo.probe(tensors, 0.3, directions=family, seed=1, step=2, p=3):
+        handed = [theta.clone() for theta in tensors]
+    exact = torch.promote_types(dtype, torch.float32)
+    direction = family.at(tensors, seed=1, step=2, p=3)
+    for i, (theta, got) in enumerate(zip(tensors, handed, strict=True)):
+        assert got.dtype == dtype
+        assert got.shape == theta.shape
+        u = direction.tensor(i, exact).view(theta.shape)
+        want = (theta.detach().to(exact) + u * 0.3).to(dtype)
+        torch.testing.assert_close(got, want, rtol=torch.finfo(dtype).eps, atol=1e-7)
+        if isinstance(family, zo.Rademacher):  # the product is exact, so there is one rounding
+            assert torch.equal(got, want)
+
+
+def test_a_probe_without_distance_is_theta_bit_for_bit() -> None:
+    theta = torch.tensor([1.0, 2.0**-149, -3.5, 1e38, float("inf")], requires_grad=True)
+    with zo.probe([theta], 0.0, seed=0, step=0):
+        assert torch.equal(bits(theta.clone()), bits(theta.detach().clone()))
+        again = theta.clone()
+    assert torch.equal(again, theta)
+
+
+def test_frozen_parameters_are_read_as_they_are() -> None:
+    model = fill(nn.Linear(4, 3))
+    (bias,) = (theta for name, theta in model.named_parameters() if name == "bias")
+    bias.requires_grad_(False)
+    with zo.probe(model, 0.5, seed=0, step=0) as mode:
+        difference = model(torch.zeros(1, 4)) - bias
+    assert mode.reads == 1
+    assert torch.equal(difference, torch.zeros(1, 3))
+
+
+def test_models_names_and_lists_are_the_same_parameters() -> None:
+    model = fill(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)))
+    losses = []
+    for params in (model, model.parameters(), list(model.named_parameters())):
+        with zo.probe(params, 0.5, seed=4, step=1):
+            losses.append(float(spread(model(X))))
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_each_of_seed_step_p_and_family_tells() -> None:
+    model = fill(nn.Linear(4, 3))
+    losses = set()
+    for options in (
+        {"seed": 0, "step": 0},
+        {"seed": 1, "step": 0},
+        {"seed": 0, "step": 1},
+        {"seed": 0, "step": 0, "p": 1},
+        {"seed": 0, "step": 0, "directions": zo.Gaussian()},
+    ):
+        with zo.probe(model, 0.5, **options):
+            losses.add(float(spread(model(X))))
+    assert len(losses) == 5
+
+
+# ---- nothing to restore ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_exception_leaves_nothing_behind(error: type[BaseException], dtype: torch.dtype) -> None:
+    model = fill(zo.models.mlp(5, 2, inputs=4, outputs=3)).to(dtype)
+    tensors = list(model.parameters())
+    gradient = torch.ones_like(tensors[0])
+    tensors[0].grad = gradient
+
+    def read_then_raise() -> None:
+        with zo.probe(model, 0.5, seed=0, step=0):
+            model(X.to(dtype))
+            raise error
+
+    with unwritten(tensors), nothing_left_over(), pytest.raises(error):
+        read_then_raise()
+    assert tensors[0].grad is gradient
+    with zo.probe(model, 0.5, seed=0, step=0):  # and the next one works
+        pass
+
+
+def test_an_interrupt_within_an_operation_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Direction, "perturbed", interrupted)
+    tensors = [parameter(3, 4)]
+    with unwritten(tensors), nothing_left_over(), pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+        with zo.probe(tensors, 0.5, seed=0, step=0):
+            X @ tensors[0].t()
+    monkeypatch.undo()
+    with zo.probe(tensors, 0.5, seed=0, step=0):
+        X @ tensors[0].t()
+
+
+def test_a_probe_in_a_probe_is_refused_and_the_first_goes_on() -> None:
+    model, other = fill(nn.Linear(4, 3)), [parameter(3)]
+    with zo.probe(model, 0.5, seed=0, step=0):
+        alone = model(X)
+    with nothing_left_over(), zo.probe(model, 0.5, seed=0, step=0):
+        for inner in (
+            lambda: zo.estimate_gradient(lambda: other[0].sum(), other, seed=0),
+            lambda: zo.ZOSGD(other, lr=0.1, seed=0).step(lambda: other[0].sum()),
+            lambda: zo.probe(other, 0.5, seed=0, step=0).__enter__(),
+        ):
+            with unwritten(other), pytest.raises(RuntimeError, match=r"inside another probe"):
+                inner()
+        assert torch.equal(model(X), alone)
+
+
+def test_gradients_are_off_inside_unless_the_closure_asks() -> None:
+    w = parameter(3)
+    with zo.probe([w], 0.5, seed=0, step=0):
+        assert not torch.is_grad_enabled()
+        assert not (w * 2).requires_grad
+        with torch.enable_grad():
+            assert not (w * 2).requires_grad  # theta + c u is a new leaf
+    assert (w * 2).requires_grad
+
+
+def test_a_probe_works_in_inference_mode() -> None:
+    model = fill(nn.Linear(4, 3))
+    with zo.probe(model, 0.5, seed=0, step=0):
+        want = model(X)
+    with torch.inference_mode(), zo.probe(model, 0.5, seed=0, step=0):
+        got = model(X)
+    assert torch.equal(want, got)
+
+
+def test_gradients_of_parameters_can_be_reset_inside() -> None:
+    model = fill(nn.Linear(4, 3))
+    for theta in model.parameters():
+        theta.grad = torch.ones_like(theta)
+    first, second = model.parameters()
+    with zo.probe(model, 0.5, seed=0, step=0):
+        model.zero_grad(set_to_none=False)
+        assert first.grad is not None
+        assert not first.grad.any()
+        del first.grad
+        model.zero_grad()
+    assert first.grad is None
+    assert second.grad is None
+
+
+# ---- writes ----------------------------------------------------------------------------------
+
+
+def _iadd(w: Tensor) -> None:
+    w += 1
+
+
+def _setitem(w: Tensor) -> None:
+    w[0] = 1.0
+
+
+def _set_data(w: Tensor) -> None:
+    w.data = torch.zeros(4, 4)
+
+
+def _script(w: Tensor) -> None:
+    with torch._C.DisableTorchFunction():
+        w.mul_(0.5)
+
+
+WRITES: dict[str, Callable[[Tensor], Any]] = {
+    "add_": lambda w: w.add_(1),
+    "copy_": lambda w: w.copy_(torch.zeros(4, 4)),
+    "zero_": lambda w: w.zero_(),
+    "torch.relu_": lambda w: torch.relu_(w),
+    "by keyword": lambda w: torch.relu_(input=w),
+    "relu in place": lambda w: F.relu(w, inplace=True),
+    "nn.init": lambda w: nn.init.normal_(w),
+    "fill_diagonal_": lambda w: w.fill_diagonal_(0.0),
+    "clip_grad-like foreach": lambda w: torch._foreach_mul_([w], 0.5),
+    "+=": _iadd,
+    "setitem": _setitem,
+    ".data =": _set_data,
+    "out=": lambda w: torch.mul(X[:4], 2.0, out=w),
+    "out= .data": lambda w: torch.mul(X[:4], 2.0, out=w.data),
+    ".data.clamp_": lambda w: w.data.clamp_(-0.1, 0.1),
+    ".detach().zero_": lambda w: w.detach().zero_(),
+    "a view": lambda w: w.view(-1).add_(1),
+    "a row": lambda w: w[0].add_(1),
+    "swapped by set_": lambda w: w.set_(torch.zeros(4, 4)),  # type: ignore[call-overload]
+    "torch functions off": _script,
+    "vector_to_parameters": lambda w: nn.utils.vector_to_parameters(torch.zeros(16), [w]),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_writes_to_a_parameter_are_refused(write: Callable[[Tensor], Any]) -> None:
+    w = parameter(4, 4)
+    with (
+        unwritten([w]),
+        nothing_left_over(),
+        pytest.raises(RuntimeError, match=r"closure: .* writes to a parameter inside a probe.*"),
+        zo.probe([w], 0.5, seed=0, step=0),
+    ):
+        write(w)
+
+
+def test_writes_to_an_alias_taken_before_are_refused() -> None:
+    w = parameter(4, 4)
+    alias = w.detach()
+    with unwritten([w]), pytest.raises(RuntimeError, match=r"closure: aten.add_"):  # noqa: SIM117
+        with zo.probe([w], 0.5, seed=0, step=0):
+            alias.add_(1)
+
+
+# ---- roads that a probe cannot follow ---------------------------------------------------------
+
+
+def view_from_outside(w: Tensor) -> Callable[[], Tensor]:
+    view = w.t()
+    return lambda: X @ view
+
+
+def data_from_outside(w: Tensor) -> Callable[[], Tensor]:
+    data = w.data
+    return lambda: F.linear(X, data)
+
+
+ALIASES = {
+    "view": view_from_outside,
+    ".data": data_from_outside,
+    "Parameter of it": lambda w: lambda: F.linear(X, nn.Parameter(w)),
+}
+
+
+@pytest.mark.parametrize("build", ALIASES.values(), ids=ALIASES.keys())
+@pytest.mark.parametrize("method", ["two-point", "forward", "one-point", "jvp"])
+def test_aliases_of_a_parameter_are_refused(
+    build: Callable[[Tensor], Callable[[], Tensor]],
+    method: Literal["two-point", "forward", "one-point", "jvp"],
+) -> None:
+    w, b = parameter(3, 4), parameter(3, seed=2)
+    read = build(w)
+    with unwritten([w, b]), pytest.raises(RuntimeError, match=r"reads the memory of a parameter"):
+        zo.estimate_gradient(lambda: spread(read()) + b.sum(), [w, b], seed=0, method=method)
+
+
+def test_neighbors_in_the_same_memory_are_no_aliases() -> None:
+    base = normal(24)
+    w, frozen = base[:12].view(3, 4).requires_grad_(), base[12:].view(3, 4)
+    with zo.probe([w], 0.5, seed=0, step=0):
+        probed = spread(X @ w.t()) + frozen.sum()
+    again = w.detach() + 0.5 * zo.Rademacher().at([w], seed=0, step=0).tensor(0)
+    assert probed == spread(X @ again.t()) + frozen.sum()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_modules_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), torch.jit.script(nn.Linear(3, 2)))
+    for work in (
+        lambda: zo.estimate_gradient(lambda: model(X).sum(), model, seed=0),
+        lambda: zo.probe(model, 0.5, seed=0, step=0).__enter__(),
+        lambda: zo.probe(model[1], 0.5, seed=0, step=0).__enter__(),
+    ):
+        with pytest.raises(TypeError, match=r"model: its module .* is scripted.*before torch.jit"):
+            work()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("compiler", ["script", "trace"])
+def test_scripted_functions_are_perturbed_or_refused(compiler: str) -> None:
+    w, b = parameter(3, 4), parameter(3, seed=2)
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        return torch.tanh(x @ w.t()) * 2.0
+
+    script = (
+        torch.jit.script
+        if compiler == "script"
+        else partial(torch.jit.trace, example_inputs=(X, w))
+    )
+    compiled = script(product)
+    for _ in range(4):  # the profiling executor rewrites a function after some runs
+        with zo.probe([w, b], 0.5, seed=0, step=0):
+            got = spread(compiled(X, w) + b)
+        with zo.probe([w, b], 0.5, seed=0, step=0):
+            want = spread(product(X, w) + b)
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
+    with pytest.raises(RuntimeError):  # TorchScript drops the message
+        zo.estimate_gradient(lambda: spread(compiled(X, w) + b), [w, b], seed=0, method="jvp")
+
+
+def test_jvp_through_a_custom_function_is_refused() -> None:
+    w, b = parameter(3, 4), parameter(3, seed=2)
+
+    def closure() -> Tensor:
+        return spread(MultiplyBackward.apply(X, w) + b)
+
+    with pytest.raises(RuntimeError, match=r"forward-mode differentiation is off.*two-point"):
+        zo.estimate_gradient(closure, [w, b], seed=0, method="jvp")
+
+
+def test_higher_order_operators_are_refused() -> None:
+    w = parameter(4, 4)
+
+    def closure() -> Tensor:
+        yes: Tensor = torch.cond(
+            torch.tensor(True), lambda x: (x @ w).sum(), lambda x: (x @ w).mean(), (X,)
+        )
+        return yes
+
+    with (
+        nothing_left_over(),
+        pytest.raises(RuntimeError, match=r"higher-order operator cond"),
+        zo.probe([w], 0.5, seed=0, step=0),
+    ):
+        closure()
+
+
+def test_another_thread_is_not_seen_and_said_so() -> None:
+    w = parameter(3, 4)
+
+    def closure() -> Tensor:
+        found: list[Tensor] = []
+        thread = threading.Thread(target=lambda: found.append(spread(X @ w.detach().t())))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    with pytest.raises(ValueError, match=r"closure: it read none of the parameters"):
+        zo.estimate_gradient(closure, [w], seed=0)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_compiled_models_run_uncompiled_in_a_probe(warm: bool) -> None:
+    compiled_graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        compiled_graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = fill(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)))
+    compiled = torch.compile(model, backend=backend)
+    if warm:
+        with torch.no_grad():
+            compiled(X)
+        assert len(compiled_graphs) == 1
+    for seed in range(4):
+        with zo.probe(model, 0.5, seed=seed, step=0):
+            got = compiled(X)
+        with zo.probe(model, 0.5, seed=seed, step=0):
+            want = model(X)
+        assert torch.equal(got, want)
+    assert len(compiled_graphs) == int(warm)
+    with torch.no_grad():
+        assert torch.equal(compiled(X), model(X))  # and compiled again outside of it
+    assert len(compiled_graphs) == 1
+    torch._dynamo.reset()
+
+
+def test_a_closure_may_enter_modes_of_its_own() -> None:
+    class Count(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            Count.seen += 1
+            return func(*args, **(kwargs or {}))
+
+    w = parameter(3, 4)
+    with zo.probe([w], 0.5, seed=0, step=0):
+        want = X @ w.t()
+        with Count(), torch.device("cpu"):
+            got = X @ w.t() + torch.zeros(())
+    assert Count.seen > 0
+    assert torch.equal(got, want)
+
+
+# ---- probes that can be compared --------------------------------------------------------------
+
+
+def test_batch_norm_that_updates_its_statistics_is_refused_by_any_road() -> None:
+    norm = nn.BatchNorm1d(4)
+    x = normal(5, 4)
+    means = norm.running_mean
+    assert means is not None
+    for work in (
+        lambda: zo.probe(norm, 0.5, seed=0, step=0).__enter__(),
+        lambda: zo.estimate_gradient(lambda: norm(x).sum(), norm.parameters(), seed=0),
+        lambda: zo.ZOSGD(norm.parameters(), 0.1, seed=0).step(lambda: norm(x).sum()),
+        lambda: zo.estimate_gradient(
+            lambda: F.batch_norm(x, means, means + 1, norm.weight, norm.bias, True).sum(),
+            norm.parameters(),
+            seed=0,
+        ),
+    ):
+        with (
+            unwritten(list(norm.parameters())),
+            pytest.raises(ValueError, match=r"model\.eval\(\)"),
+        ):
+            work()
+    assert not means.any()
+
+
+def test_instance_norm_that_updates_its_statistics_is_refused() -> None:
+    norm = nn.InstanceNorm1d(3, affine=True, track_running_stats=True)
+    x = normal(2, 3, 5)
+    for params in (norm, list(norm.parameters())):
+        with pytest.raises(ValueError, match=r"(?i)instance.?norm.*model\.eval\(\)"):
+            zo.estimate_gradient(lambda: norm(x).sum(), params, seed=0)
+    assert norm.running_mean is not None
+    assert not norm.running_mean.any()
+    norm.eval()
+    zo.estimate_gradient(lambda: spread(norm(x)), norm, seed=0)
+
+
+def test_norms_without_running_statistics_are_functions() -> None:
+    x, w = normal(5, 4), parameter(4)
+
+    def closure() -> Tensor:
+        y = F.batch_norm(x, None, None, w, training=True)
+        return spread(y) + spread(F.instance_norm(y[None], use_input_stats=True))
+
+    (g,) = zo.estimate_gradient(closure, [w], P=400, seed=0, method="two-point")
+    (want,) = torch.autograd.grad(closure(), [w])
+    assert torch.nn.functional.cosine_similarity(g, want, dim=0) > 0.9
+
+
+@pytest.mark.parametrize(
+    "closure",
+    [
+        lambda w: F.dropout(w, 0.5).sum(),
+        lambda w: (w + torch.randn(3)).sum(),
+        lambda w: (w * torch.rand(3)).sum(),
+        lambda w: w[torch.randperm(3)[0]],
+    ],
+)
+def test_random_numbers_in_a_closure_are_refused(closure: Callable[[Tensor], Tensor]) -> None:
+    w = parameter(3)
+    with unwritten([w]), pytest.raises(ValueError, match=r"closure: it drew random numbers.*eval"):
+        zo.estimate_gradient(lambda: closure(w), [w], seed=0)
+
+
+def test_random_numbers_put_back_are_accepted() -> None:
+    w = parameter(3)
+
+    def closure() -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return F.dropout(w, 0.5).square().sum()
+
+    zo.estimate_gradient(closure, [w], seed=0)
+
+
+def test_a_probe_draws_nothing_from_the_global_generator() -> None:
+    w = parameter(3)
+    before = torch.get_rng_state()
+    with zo.probe([w], 0.5, directions=zo.Gaussian(), seed=0, step=0):
+        w.sum()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- evaluate --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "words"),
+    [
+        (None, TypeError, ["NoneType", "0-d tensor", "return loss"]),
+        ("0.5", TypeError, ["str", "0-d tensor"]),
+        (True, TypeError, ["bool"]),
+        (torch.ones(1), TypeError, ["(1,)", "0-d", ".mean()"]),
+        (torch.ones(2, 3), TypeError, ["(2, 3)", "0-d", ".mean()"]),
+        (torch.tensor(1), TypeError, ["int64", "floating-point"]),
+        (torch.tensor(1j), TypeError, ["complex64", "floating-point"]),
+        (torch.tensor(float("nan")), zo.NonFiniteLossError, ["nan", "as they were", "lr or eps"]),
+        (torch.tensor(float("inf")), zo.NonFiniteLossError, ["inf", "as they were"]),
+        (float("-inf"), zo.NonFiniteLossError, ["-inf", "as they were"]),
+        (torch.tensor(1e38).bfloat16() * 10, zo.NonFiniteLossError, ["inf"]),
+    ],
+)
+def test_a_loss_that_cannot_be_used_is_named(
+    returned: Any, error: type[Exception], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        evaluate(lambda: returned)
+    assert "closure" in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("returned", "dtype"),
+    [
+        (torch.tensor(0.3, dtype=torch.float64), torch.float64),
+        (torch.tensor(0.3), torch.float32),
+        (torch.tensor(0.3, dtype=torch.bfloat16), torch.float32),
+        (torch.tensor(0.3, dtype=torch.float16), torch.float32),
+        (0.3, torch.float64),
+        (np.float64(0.3), torch.float64),
+        (1, torch.float64),
+    ],
+)
+def test_losses_are_taken_in_float32_at_least(returned: Any, dtype: torch.dtype) -> None:
+    loss = evaluate(lambda: returned)
+    assert loss.dtype == dtype
+    assert loss.shape == ()
+    assert float(loss) == float(returned)
+
+
+def test_a_loss_may_be_a_parameter_itself() -> None:
+    theta = parameter()
+    (g,) = zo.estimate_gradient(lambda: theta, [theta], seed=0, eps=2.0**-10)
+    assert float(g) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("closure", [None, 3.0, torch.ones(2), "loss"])
+def test_a_closure_that_cannot_be_called_is_named(closure: Any) -> None:
+    theta = parameter(3)
+    for work in (
+        lambda: zo.estimate_gradient(closure, [theta], seed=0),
+        lambda: zo.ZOSGD([theta], 0.1, seed=0).step(closure),
+    ):
+        with pytest.raises(TypeError, match=r"closure: given .*, expected a function"):
+            work()
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of storages made by operations, alive at the same time: now, and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: dict[int, tuple[Any, int]] = {}
+        self.peak = 0
+
+    def now(self) -> int:
+        self._alive = {key: x for key, x in self._alive.items() if not x[0].expired()}
+        return sum(size for _, size in self._alive.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {
+            t.untyped_storage()._cdata
+            for t in torch.utils._pytree.tree_leaves((args, kwargs))
+            if isinstance(t, Tensor)
+        }
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in given:
+                storage = tensor.untyped_storage()
+                reference = torch.multiprocessing.reductions.StorageWeakRef(storage)
+                self._alive[storage._cdata] = (reference, storage.nbytes())
+        self.peak = max(self.peak, self.now())
+        return result
+
+
+MB = 2**20
+
+
+@pytest.mark.parametrize("family", [zo.Rademacher(), zo.Gaussian(), zo.Sparse(0.5)])
+def test_extra_memory_is_one_parameter_and_a_chunk(family: Directions) -> None:
+    weights = [torch.full((1024, 4096), 0.5).requires_grad_() for _ in range(3)]  # 16 MB each
+    x = torch.ones(1, 4096)
+    with PeakMemory() as memory, zo.probe(weights, 0.5, directions=family, seed=0, step=0):
+        for w in weights:
+            x = (w @ x[0]).repeat(4)[None]
+        assert memory.now() < MB  # the scratch tensors are gone
+    chunk = 24 if family != zo.Rademacher() else 6  # float64 words, radii and angles of 2^18
+    assert 16 * MB <= memory.peak < (16 + chunk) * MB, memory.peak / MB
+
+
+def test_scratch_tensors_die_with_their_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    perturbed = Direction.perturbed
+
+    def remembered(self: Direction, *args: Any, **kwargs: Any) -> Tensor:
+        assert not any(reference() is not None for reference in made)
+        scratch = perturbed(self, *args, **kwargs)
+        made.append(weakref.ref(scratch))
+        return scratch
+
+    monkeypatch.setattr(Direction, "perturbed", remembered)
+    ws = [parameter(3, 3, seed=i) for i in range(4)]
+    with zo.probe(ws, 0.5, seed=0, step=0):
+        y = X[:, :3]
+        for w in ws:
+            y = torch.tanh(y @ w)
+        assert len(made) == 4
+        view = ws[0].t()  # this one keeps its memory, not its tensor
+        kept = view.tolist()
+    move(ws[:1], columns(zo.Rademacher(), ws, seed=0, step=0)[:1], 0.5)
+    assert kept == ws[0].t().tolist()
+
+
+def test_what_is_written_in_a_closure_is_not_confused_with_freed_scratch() -> None:
+    """Memory of a dropped scratch tensor comes back as another tensor's, which may be written."""
+    w = parameter(64, 64)
+    with zo.probe([w], 0.5, seed=0, step=0):
+        for _ in range(50):
+            w.sum()
+            torch.zeros(64, 64).add_(1)
+
+
+# ---- arguments -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"c": float("nan")}, ValueError, ["c", "nan", "finite"]),
+        ({"c": float("inf")}, ValueError, ["c", "inf", "finite"]),
+        ({"c": "1"}, TypeError, ["c", "'1'", "number"]),
+        ({"c": None}, TypeError, ["c", "None", "number"]),
+        ({"seed": -1}, ValueError, ["seed", "-1", "at least 0"]),
+        ({"seed": 1 << 64}, ValueError, ["seed", "below"]),
+        ({"seed": 1.5}, TypeError, ["seed", "1.5", "int"]),
+        ({"step": -1}, ValueError, ["step", "-1"]),
+        ({"p": -1}, ValueError, ["p", "-1"]),
+        ({"directions": "gaussian"}, TypeError, ["directions", "'gaussian'", "Rademacher()"]),
+        ({"directions": zo.Gaussian}, TypeError, ["directions", "Gaussian", "construct"]),
+        ({"params": []}, ValueError, ["params", "requires_grad=True"]),
+        ({"params": torch.ones(2)}, TypeError, ["params", "one tensor", "[tensor]"]),
+        ({"params": [torch.ones(2, dtype=torch.int64)]}, TypeError, ["params", "int64"]),
+        ({"params": nn.Dropout()}, ValueError, ["params", "no trainable"]),
+        (
+            {"params": nn.Sequential(nn.Linear(2, 2), nn.Dropout())},
+            ValueError,
+            ["model", "Dropout", "training", "model.eval()"],
+        ),
+    ],
+)
+def test_bad_arguments_are_named(
+    options: dict[str, Any], error: type[Exception], words: list[str]
+) -> None:
+    arguments: dict[str, Any] = {"params": [parameter(2)], "c": 0.5, "seed": 0, "step": 0}
+    arguments |= options
+    with (
+        nothing_left_over(),
+        pytest.raises(error) as caught,
+        zo.probe(arguments.pop("params"), arguments.pop("c"), **arguments),
+    ):
+        pass
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_substitute_hands_out_what_it_is_told() -> None:
+    w, b = parameter(3, 4), parameter(3, seed=2)
+    with substitute([w, b], lambda i, theta: torch.full_like(theta, float(i))) as mode:
+        y = F.linear(X, w, b)
+    assert torch.equal(y, torch.ones(5, 3))
+    assert mode.reads == 2
+
+
+def test_reads_are_counted_and_metadata_is_not() -> None:
+    w = parameter(3, 4)
+    with warnings.catch_warnings(), zo.probe([w], 0.5, seed=0, step=0) as mode:
+        assert (w.shape, w.dtype, w.device.type, w.ndim) == ((3, 4), torch.float32, "cpu", 2)
+        assert w.requires_grad
+        assert w.is_leaf
+        assert w.grad is None
+        assert w.data_ptr() != 0
+        assert len(w) == 3
+        assert mode.reads == 0
+        w * w
+        assert mode.reads == 1

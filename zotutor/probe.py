@@ -244,7 +244,9 @@ def probe(
     family = check_draw(directions, P=1, seed=seed, step=step)
     tensors = trainable(params)
     direction = family.at(tensors, seed=seed, step=step, p=p)
-    with along(params, direction, c) as mode:
+    # an iterator of parameters has been used up by now
+    source = params if isinstance(params, nn.Module) else tensors
+    with along(source, direction, c) as mode:
         yield mode
 
 
