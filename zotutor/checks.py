@@ -84,8 +84,10 @@ def check_integer(name: str, value: int, *, low: int, high: int | None = None) -
 def check_real(name: str, value: float, *, low: float, open_low: bool = False) -> float:
     """``value`` as a finite float, at least ``low`` (above it if ``open_low``), or an error."""
     try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch raises the last, for several elements
         raise TypeError(f"{name}: given {value!r}, expected a number") from None
     if not math.isfinite(number) or number < low or (open_low and number == low):
         relation = "above" if open_low else "of at least"
