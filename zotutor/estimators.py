@@ -47,14 +47,6 @@ def resolve_eps(eps: float | None, tensors: list[Tensor]) -> float:
     return check_eps(eps, tensors)
 
 
-def _here(loss_fn: Loss, params: Parameters) -> float:
-    """The loss at theta, by the very operations of a probe: outside one, torch may round others."""
-    with substitute(params, lambda _, theta: theta.detach().clone()) as mode:
-        loss = float(evaluate(loss_fn))
-    _require_reads(mode)
-    return loss
-
-
 def _along(loss_fn: Loss, params: Parameters, direction: Direction, c: float) -> float:
     with along(params, direction, c) as mode:
         loss = float(evaluate(loss_fn))
@@ -112,7 +104,8 @@ def project(
     coefficients: list[float] = []
     losses: list[float] = []
     if method == "forward":
-        losses.append(_here(loss_fn, params))
+        # at theta itself, but by the very operations of a probe: elsewhere torch may round others
+        losses.append(_along(loss_fn, params, directions[0], 0.0))
     for direction in directions:
         if method == "jvp":
             loss, coefficient = _derivative(loss_fn, params, direction)
