@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .checks import at_least_float32, check_integer, check_real, trainable
-from .directions import Direction, Directions, Rademacher, chunks, draw, weighted_sum
+from .checks import at_least_float32, check_real, trainable
+from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
 from .estimators import Projection, project, project_batched, resolve_eps
-from .probe import Loss
+from .probe import Loss, check_closure
 from .rounding import round_stochastically
 from .streams import Stream
 
@@ -80,9 +80,13 @@ class ZOSGD(Optimizer):
         seed: int,
     ) -> None:
         """Check the arguments; nothing is allocated."""
-        self.P = check_integer("P", P, low=1)
-        self.seed = check_integer("seed", seed, low=0, high=1 << 64)
-        self.directions: Directions = Rademacher() if directions is None else directions
+        if isinstance(params, nn.Module):
+            raise TypeError(
+                f"params: given a {type(params).__name__}, expected its parameters, as for any "
+                "torch optimizer; give model.parameters()"
+            )
+        self.directions = check_draw(directions, P=P, seed=seed, step=0)
+        self.P, self.seed = int(P), int(seed)
         self.steps_taken = 0
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.eps = resolve_eps(eps, self._tensors())
@@ -93,14 +97,22 @@ class ZOSGD(Optimizer):
         check_real("lr", options["lr"], low=0.0)
         check_real("weight_decay", options["weight_decay"], low=0.0)
         if not 0.0 <= check_real("momentum", options["momentum"], low=0.0) < 1.0:
-            raise ValueError(f"momentum: given {options['momentum']}, expected in [0, 1)")
+            raise ValueError(
+                f"momentum: given {options['momentum']}, expected in [0, 1); give one below 1"
+            )
         super().add_param_group(param_group)
+        if hasattr(self, "eps"):  # a later group, maybe of a coarser dtype
+            try:
+                resolve_eps(self.eps, self._tensors())
+            except (TypeError, ValueError):
+                del self.param_groups[-1]
+                raise
 
     def _tensors(self) -> list[Tensor]:
         return trainable(p for group in self.param_groups for p in group["params"])
 
     @torch.no_grad()
-    def step(self, closure: Loss | None = None) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Loss) -> Tensor:  # type: ignore[override]
         """One step: 2 P calls of the closure, then one update.
 
         Args:
@@ -109,8 +121,7 @@ class ZOSGD(Optimizer):
         Returns:
             The mean of the 2 P losses, 0-d, float64 on the CPU: L(theta) up to O(eps^2).
         """
-        if closure is None:
-            raise TypeError("closure: given None, expected a function that returns the loss")
+        check_closure(closure)
         drawn = self._drawn()
         return self._finish(
             drawn, project(closure, self._tensors(), drawn, eps=self.eps, method="two-point")
@@ -221,6 +232,11 @@ class ZOSGD(Optimizer):
             "zo": {"steps_taken": self.steps_taken, "eps": self.eps, "P": self.P} | self._identity()
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: the base class leaves out what it does not know."""
+        names = ("steps_taken", "eps", "P", "seed", "directions")
+        return super().__getstate__() | {name: getattr(self, name) for name in names}
+
     def _identity(self) -> dict[str, Any]:
         return {"seed": self.seed, "directions": repr(self.directions)}
 
@@ -239,6 +255,7 @@ class ZOSGD(Optimizer):
                     f"state_dict: {name} is {zo[name]!r}, this optimizer's is {here!r}; construct "
                     f"the optimizer with {name}={zo[name]} to continue the same run"
                 )
+        resolve_eps(zo["eps"], self._tensors())
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
         thetas = [theta for group in self.param_groups for theta in group["params"]]
         for number, saved in state_dict["state"].items():
