@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from .checks import Parameters, check_eps, trainable
 from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
-from .probe import Loss, Substitution, along, batched, check_closure, evaluate, substitute
+from .probe import Loss, along, batched, check_closure, evaluate, substitute
 
 Method = Literal["two-point", "forward", "one-point", "jvp"]
 
@@ -48,10 +48,7 @@ def resolve_eps(eps: float | None, tensors: list[Tensor]) -> float:
 
 
 def _along(loss_fn: Loss, params: Parameters, direction: Direction, c: float) -> float:
-    with along(params, direction, c) as mode:
-        loss = float(evaluate(loss_fn))
-    _require_reads(mode)
-    return loss
+    return float(evaluate(loss_fn, probing=along(params, direction, c)))
 
 
 @cache
@@ -76,9 +73,7 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
 
     _load_forward_mode()
     with forward_ad.dual_level():
-        with substitute(params, dual, follow=False) as mode:
-            loss = evaluate(loss_fn)
-        _require_reads(mode)
+        loss = evaluate(loss_fn, probing=substitute(params, dual, follow=False))
         tangent = forward_ad.unpack_dual(loss).tangent
         if tangent is None:
             raise ValueError(
@@ -87,14 +82,6 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
                 "use method='two-point'"
             )
         return float(loss), float(tangent)
-
-
-def _require_reads(mode: Substitution) -> None:
-    if mode.reads == 0:
-        raise ValueError(
-            "closure: it read none of the parameters given, so that no probe can change its loss; "
-            "compute the loss from these parameters (scripted or compiled models hide them)"
-        )
 
 
 def project(
@@ -140,9 +127,8 @@ def project_batched(
     """
     twice = [direction for direction in directions for _ in range(2)]
     signed = [eps, -eps] * len(directions)
-    with batched(params, twice, signed) as mode:
-        found = evaluate(lambda: losses_fn(len(signed)), len(signed))
-    _require_reads(mode)
+    probing = batched(params, twice, signed)
+    found = evaluate(lambda: losses_fn(len(signed)), len(signed), probing=probing)
     losses = found.double().tolist()
     pairs = zip(losses[::2], losses[1::2], strict=True)
     return Projection(

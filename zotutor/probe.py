@@ -296,18 +296,29 @@ def check_closure(loss_fn: Loss) -> Loss:
     return loss_fn
 
 
-def evaluate(loss_fn: Loss, copies: int | None = None) -> Tensor:
+def evaluate(
+    loss_fn: Loss,
+    copies: int | None = None,
+    *,
+    probing: AbstractContextManager[Substitution] | None = None,
+) -> Tensor:
     """The closure's loss as a 0-d tensor, float32 at least, checked to be one that can be compared.
 
-    With ``copies`` the losses of so many copies of the batch, of shape (copies,).
+    With ``copies`` the losses of so many copies of the batch, of shape (copies,). With ``probing``
+    the loss within that probe; the checks are made outside of it, where no operation is watched:
+    within, they would cost as much as a small model.
 
     Raises:
         TypeError: if the closure does not return a scalar (or a vector of that length).
-        ValueError: if it consumed random numbers, as dropout does, so that two calls would differ.
+        ValueError: if it consumed random numbers, as dropout does, so that two calls would differ;
+            or if it read no parameter within the probe.
         NonFiniteLossError: if the loss is NaN or infinite.
     """
     before = _random_states()
-    loss = loss_fn()
+    with nullcontext() if probing is None else probing as mode:
+        loss = loss_fn()
+        if isinstance(loss, Tensor):
+            loss = loss.clone()  # a loss that is a parameter is to be read within the probe, too
     after = _random_states()
     if any(not torch.equal(old, new) for old, new in zip(before, after, strict=True)):
         raise ValueError(
@@ -333,6 +344,11 @@ def evaluate(loss_fn: Loss, copies: int | None = None) -> Tensor:
         raise NonFiniteLossError(
             f"closure: the loss is {loss.detach().tolist()}; the parameters are as they were. "
             "Lower lr or eps, and check the inputs for NaN"
+        )
+    if mode is not None and mode.reads == 0:
+        raise ValueError(
+            "closure: it read none of the parameters given, so that no probe can change its loss; "
+            "compute the loss from these parameters (scripted or compiled models hide them)"
         )
     return loss
 
