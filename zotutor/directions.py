@@ -339,10 +339,11 @@ class Sparse(Directions):
     exactly what :class:`Gaussian` draws.
 
     Args:
-        density: the expected share of entries that are not 0, in (0, 1].
+        density: the expected share of entries that are not 0, from 1e-6 (32 bits decide which ones
+            those are) to 1.
 
     Raises:
-        ValueError: for a density outside (0, 1].
+        ValueError: for a density outside [1e-6, 1].
 
     Example:
         >>> Sparse(0.1).kurtosis
@@ -352,7 +353,7 @@ class Sparse(Directions):
     density: float
 
     def __post_init__(self) -> None:
-        check_real("density", self.density, low=0.0, open_low=True)
+        check_real("density", self.density, low=1e-6)
         if self.density > 1.0:
             raise ValueError(f"density: given {self.density}, expected at most 1; 1 is Gaussian")
 
