@@ -46,7 +46,7 @@ def make_model(name: str, dtype: torch.dtype, device: str) -> nn.Module:
     """The configuration of an OPT model with random weights, in eval mode."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    shape = MODELS[name]
+    shape: Any = MODELS[name]
     config = OPTConfig(
         vocab_size=50272,
         ffn_dim=4 * shape["hidden_size"],
