@@ -129,13 +129,13 @@ def three_factors(A: Values, K: Values, G: Values, change: Values) -> Figure:
         ("$G(x_u, y_u)$", _array(G)[:, None]),
         ("$-A\\,K\\,G$", _array(change)[:, None]),
     ]
-    fig, axes = plt.subplots(1, 4, figsize=(8.2, 3.0), width_ratios=[10, 10, 2.2, 2.2])
+    fig, axes = plt.subplots(1, 4, figsize=(8.6, 2.9), width_ratios=[10, 10, 2.6, 2.6])
     for ax, (title, values) in zip(axes, parts, strict=True):
         shown = _heat(ax, values, float(np.abs(values).max()))
         _class_ticks(ax, *values.shape)
         ax.set_title(title)
         ax.set_aspect("auto")
-        bar = fig.colorbar(shown, ax=ax, location="bottom", shrink=0.9, ticks=MaxNLocator(4))
+        bar = fig.colorbar(shown, ax=ax, shrink=0.9, aspect=30, ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=7)
     axes[0].set_ylabel("class")
     return fig
