@@ -222,18 +222,33 @@ def test_float32_and_the_models_of_the_book_reach_the_correlation_too(order: str
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_seen_in_float32(dtype: torch.dtype) -> None:
-    """The prediction from rounded Jacobians is close to that in float64, and a step is measured."""
+@pytest.mark.parametrize("matrices", [True, False])
+def test_half_precision_is_seen_in_float32(
+    dtype: torch.dtype, matrices: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the model itself is rounded: not the loss, the log-probabilities or the kernel."""
     model, x_o, x_u, y_u = batches("mlp")
+    losses: list[Tensor] = []
+
+    def spy(loss_fn: Any, *args: Any, **options: Any) -> Any:
+        with torch.no_grad():
+            losses.append(loss_fn())
+        return zo.estimate_gradient(loss_fn, *args, **options)
+
+    monkeypatch.setattr(dynamics, "estimate_gradient", spy)
     zeroth: dict[str, Any] = {"P": 3, "seed": 2, "eps": 0.02}
+    extra: dict[str, Any] = {"matrices": matrices}
     for options in ({}, zeroth):
         exact = zo.one_step(model, x_o, x_u, y_u, lr=0.5, **options)
         half = copy.deepcopy(model).to(dtype)
-        seen = zo.one_step(half, x_o.to(dtype), x_u.to(dtype), y_u, lr=0.5, **options)
+        seen = zo.one_step(half, x_o.to(dtype), x_u.to(dtype), y_u, lr=0.5, **options, **extra)
         assert all(part.dtype == torch.float32 for part in seen)
         error = (seen.predicted - exact.predicted).norm() / exact.predicted.norm()
         assert error < 10 * torch.finfo(dtype).eps
         assert (seen.measured - exact.measured).norm() < 0.3 * exact.measured.norm()
+        pi = half(x_o.to(dtype)).detach().float().softmax(-1)
+        assert ((pi * seen.measured.exp()).sum(-1) - 1).abs().max() < 1e-5
+    assert losses[-1].dtype == torch.float32
 
 
 @quick
@@ -391,3 +406,32 @@ def test_without_matrices_the_same_is_predicted_and_measured(
     )
     for name in thin._fields:
         torch.testing.assert_close(getattr(thin, name), getattr(whole, name), msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_change_of_log_probs_is_A_J_v(case: str) -> None:
+    if case in naive.NO_FORWARD_MODE:
+        pytest.skip("torch has no forward-mode derivative for it")
+    model, x = CASES[case](3)
+    J = naive.jacobian(model, x)
+    v = normal(J.shape[2], seed=5)
+    A = dynamics.log_softmax_jacobian(naive.logits(model, x).detach())
+    with untouched(model, x, v):
+        change = dynamics.change_of_log_probs(model, x, v)
+    close(change, torch.einsum("nij,njd,d->ni", A, J, v))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=repr)
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_random_projection_is_U_U_transposed_g(
+    family: directions.Directions, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = CASES["frozen"](1)
+    d = sum(p.numel() for p in naive.trainable(model))
+    g = normal(d, seed=3)
+    U = family.dense(model, P=4, seed=6, step=1) / 2
+    if chunk is not None:
+        monkeypatch.setattr(directions, "CHUNK", chunk)
+    with untouched(model, g):
+        projected = dynamics.random_projection(g, model, P=4, directions=family, seed=6, step=1)
+    close(projected, U @ (U.T @ g))
