@@ -643,7 +643,7 @@ LIST: Any = [[1.0]]
             ValueError,
             r"J_o: given shape \(3,\), expected \(\.\.\., V, d\)",
         ),
-        (lambda: zo.alignment(MATRIX, MATRIX[0]), ValueError, r"J_u: given shape \(3,\), expecte"),
+        (lambda: zo.alignment(MATRIX, MATRIX[0]), ValueError, r"J_u: given shape \(3,\), expect"),
         (lambda: zo.alignment(LIST, MATRIX), TypeError, r"J_o: given a list, expect"),
         (lambda: zo.alignment(0 * MATRIX, MATRIX), ValueError, "J_o: given a Jacobian that is 0"),
         (lambda: zo.alignment(MATRIX, 0 * MATRIX), ValueError, "J_u: given a Jacobian that is 0"),
