@@ -320,7 +320,7 @@ BEFORE_ANY_CALL: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"P": 2, "eps": 1e-17}, ValueError, "eps: given 1e-17, too small for torch.float64"),
     ({"P": 2, "seed": -1}, ValueError, "seed: given -1, expected at least 0"),
     ({"P": 2, "step": -1}, ValueError, "step: given -1, expected at least 0"),
-    ({"P": 2, "directions": zo.Sphere}, TypeError, "directions: given the class Sphere, expecte"),
+    ({"P": 2, "directions": zo.Sphere}, TypeError, "directions: given the class Sphere, expect"),
     ({"eps": 1e-3}, ValueError, "given without P; give P for zeroth order"),
     ({"directions": zo.Gaussian()}, ValueError, "given without P; give P for zeroth order"),
     ({"y_u": torch.tensor([0, 1, 2])}, ValueError, r"y_u: given shape \(3,\), expected \(2,\)"),
