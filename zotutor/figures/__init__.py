@@ -1,5 +1,6 @@
 """Every matplotlib figure of the book: functions of plain arrays that return a Figure."""
 
+from . import style as style  # first: it says what to install where matplotlib is missing
 from .dynamics import (
     agreement,
     block_and_entries,
@@ -21,6 +22,15 @@ from .gradients import (
     opinions,
 )
 from .style import explore
+from .zo_sgd import (
+    expected_change,
+    loss_after_budget,
+    loss_against_eps,
+    loss_and_accuracy,
+    runs_on_quadratic,
+    steps_by_dimension,
+    steps_by_width,
+)
 
 __all__ = [
     "accuracy_while_fine_tuning",
@@ -31,13 +41,20 @@ __all__ = [
     "drift",
     "entries",
     "error_against_eps",
+    "expected_change",
     "explore",
     "gradient_and_estimate",
     "kernel_blocks",
     "log_prob_changes",
+    "loss_after_budget",
+    "loss_against_eps",
     "loss_along_line",
+    "loss_and_accuracy",
     "moments",
     "opinions",
     "power_laws",
+    "runs_on_quadratic",
+    "steps_by_dimension",
+    "steps_by_width",
     "three_factors",
 ]

@@ -1,0 +1,239 @@
+"""Checkers for the chapter *ZO-SGD*.
+
+Each compares the student's function with the definition. If they differ, common slips are tried in
+turn, and the one that reproduces the wrong answer becomes the hint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zotutor.estimators import estimate_gradient
+from zotutor.models import mlp
+from zotutor.optim import ZOSGD
+
+__all__ = ["check_momentum_step", "check_perturbations_within", "check_trace_from_losses"]
+
+
+def check_perturbations_within(student: Callable[..., float]) -> None:
+    """Check a function that says how many perturbations bring ZO-SGD close to FO-SGD.
+
+    Args:
+        student: takes factor, trace, top (slowdown allowed, tr(M), largest eigenvalue of M);
+            returns the smallest whole P with 1 + (1 + trace / top) / P <= factor.
+
+    Raises:
+        AssertionError: with a hint.
+
+    Example:
+        >>> check_perturbations_within(lambda f, trace, top: math.ceil((1 + trace / top) / (f - 1)))
+        Correct: P = (1 + r) / (factor - 1), rounded up; no d in it.
+    """
+    for factor, trace, top in ((2.0, 30.0, 2.0), (1.5, 37.0, 4.0), (3.0, 1e4, 7.0)):
+        call = f"perturbations_within({factor:g}, {trace:g}, {top:g})"
+        exact = (1 + trace / top) / (factor - 1)
+        number = _number(call, student(factor, trace, top))
+        slips = [
+            (exact, "A perturbation is drawn whole or not at all: round up, math.ceil."),
+            (math.floor(exact), "Rounded down, the slowdown is above what was allowed: math.ceil."),
+            (
+                math.ceil(trace / top / (factor - 1)),
+                "The corollary has 1 + r, not r: see the term (P + 1) in the step.",
+            ),
+            (
+                math.ceil((1 + trace / top) / factor),
+                "At infinite P the slowdown is 1, not 0: solve 1 + (1 + r) / P <= factor for P.",
+            ),
+            (
+                math.ceil((1 + top / trace) / (factor - 1)),
+                "The effective rank is r = trace / top, at least 1; yours is turned over.",
+            ),
+        ]
+        _accept(call, number, math.ceil(exact), slips, rtol=1e-12)
+    print("Correct: P = (1 + r) / (factor - 1), rounded up; no d in it.")
+
+
+def check_trace_from_losses(student: Callable[..., Any]) -> None:
+    """Check an estimate of tr(H) that uses loss values only.
+
+    Args:
+        student: takes loss_fn, params and, by keyword, eps, P, seed; returns an estimate of the
+            trace of the Hessian, a mean over P directions.
+
+    Raises:
+        AssertionError: with a hint.
+
+    Example:
+        >>> from zotutor import probe
+        >>> def trace_from_losses(loss_fn, params, *, eps, P, seed):
+        ...     total = -2 * P * float(loss_fn())
+        ...     for p in range(P):
+        ...         for c in (eps, -eps):
+        ...             with probe(params, c, seed=seed, step=0, p=p):
+        ...                 total += float(loss_fn())
+        ...     return total / (P * eps**2)
+        >>> check_trace_from_losses(trace_from_losses)
+        Correct: three loss values a direction give u^T H u, whose mean is tr(H).
+    """
+    generator = torch.Generator().manual_seed(0)
+    d, P, eps = 20, 64, 0.05
+    noise = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    H = torch.diag(torch.linspace(0.5, 5.0, d, dtype=torch.float64)) + 0.02 * (noise + noise.T)
+    slope = torch.randn(d, generator=generator, dtype=torch.float64)
+    theta = nn.Parameter(torch.randn(d, generator=generator, dtype=torch.float64))
+    before = theta.detach().clone()
+
+    @torch.no_grad()
+    def loss_fn() -> Tensor:
+        return theta @ H @ theta / 2 + slope @ theta + 3.0
+
+    trace = float(H.trace())
+    call = f"trace_from_losses(loss_fn, params, eps={eps}, P={P}, seed=0)"
+    number = _number(call, student(loss_fn, [theta], eps=eps, P=P, seed=0))
+    if not torch.equal(theta.detach(), before):
+        raise AssertionError(
+            f"{call}: theta is not what it was. Look at the loss inside `with zo.probe(...)`, "
+            "which never writes theta"
+        )
+    slips = [
+        (trace / 2, "Half of it: L(+) + L(-) - 2 L is eps^2 u^T H u, without a factor of 2."),
+        (trace * P, "This is the sum over directions; divide by P."),
+        (trace * eps, "A second difference is divided by eps squared."),
+        (trace * eps**2, "Divide by eps squared."),
+        (-trace, "The sign is turned: a valley has L(+) + L(-) > 2 L."),
+        (0.0, "This is 0; is it a first difference, or is each probe on the same side?"),
+    ]
+    # d = 20 and 64 draws of signs: the standard error is below 1 % of the trace
+    _accept(call, number, trace, slips, rtol=0.05)
+    print("Correct: three loss values a direction give u^T H u, whose mean is tr(H).")
+
+
+def check_momentum_step(student: Callable[..., Any]) -> None:
+    """Check a ZO-SGD step with momentum against ZOSGD, over a few steps.
+
+    Args:
+        student: takes loss_fn, params, buffer of shape (d,) and, by keyword, lr, momentum, eps, P,
+            seed, step. It changes params and buffer in place.
+
+    Raises:
+        AssertionError: with a hint.
+
+    Example:
+        >>> from torch.nn.utils import parameters_to_vector, vector_to_parameters
+        >>> def momentum_step(loss_fn, params, buffer, *, lr, momentum, eps, P, seed, step):
+        ...     found = estimate_gradient(loss_fn, params, P=P, eps=eps, seed=seed, step=step)
+        ...     buffer.mul_(momentum).add_(parameters_to_vector(found))
+        ...     theta = parameters_to_vector(params).detach()
+        ...     vector_to_parameters(theta - lr * buffer, params)
+        >>> check_momentum_step(momentum_step)
+        Correct: equal to zo.ZOSGD with momentum, for 5 steps.
+    """
+    settings = {"lr": 0.05, "momentum": 0.8, "eps": 1e-5, "P": 3, "seed": 7}
+    model, loss_fn = _small_problem()
+    params = list(model.parameters())
+    buffer = torch.zeros(sum(p.numel() for p in params), dtype=torch.float64)
+    for step in range(5):
+        student(loss_fn, params, buffer, **settings, step=step)
+    answer = _flat(params)
+    expected = _momentum_run(settings)
+    if torch.allclose(answer, expected, rtol=1e-7, atol=1e-9):
+        print("Correct: equal to zo.ZOSGD with momentum, for 5 steps.")
+        return
+    start = _flat(_small_problem()[0].parameters())
+    if torch.equal(answer, start):
+        raise AssertionError(
+            "momentum_step: the parameters did not move. Write theta - lr * buffer back into them "
+            "with vector_to_parameters"
+        )
+    slips = [
+        (
+            _momentum_run(settings | {"momentum": 0.0}),
+            "These are steps without momentum: change the buffer in place, with mul_ and add_.",
+        ),
+        (
+            _variant(settings, damp=0.2),
+            "Yours averages with (1 - momentum) g_hat; torch's SGD and ZOSGD add the whole g_hat.",
+        ),
+        (
+            _variant(settings, one_step=True),
+            "Every step looks along the same directions: pass `step` on.",
+        ),
+        (
+            _variant(settings | {"lr": -settings["lr"]}),
+            "Each step goes uphill: subtract lr * buffer.",
+        ),
+    ]
+    for wrong, hint in slips:
+        if torch.allclose(answer, wrong, rtol=1e-7, atol=1e-9):
+            raise AssertionError(f"momentum_step: not yet. {hint}")
+    gap = float((answer - expected).norm() / (expected - start).norm())
+    raise AssertionError(
+        f"momentum_step: after 5 steps the parameters differ from zo.ZOSGD's by {gap:.2g} of the "
+        "way traveled. Expected buffer <- momentum * buffer + g_hat, theta <- theta - lr * buffer"
+    )
+
+
+def _small_problem() -> tuple[nn.Module, Callable[[], Tensor]]:
+    model = mlp(4, 1, inputs=3, outputs=2, seed=1).double()
+    x = torch.linspace(-1, 1, 15, dtype=torch.float64).view(5, 3).sin()
+    y = torch.tensor([0, 1, 1, 0, 1])
+    return model, lambda: nn.functional.cross_entropy(model(x), y)
+
+
+def _flat(tensors: Any) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def _momentum_run(settings: dict[str, Any]) -> Tensor:
+    model, loss_fn = _small_problem()
+    optimizer = ZOSGD(model.parameters(), **settings)
+    for _ in range(5):
+        optimizer.step(loss_fn)
+    return _flat(model.parameters())
+
+
+def _variant(settings: dict[str, Any], *, damp: float = 1.0, one_step: bool = False) -> Tensor:
+    """Where common slips lead: an averaging buffer, or the directions of step 0 at each step."""
+    model, loss_fn = _small_problem()
+    params = list(model.parameters())
+    buffers = [torch.zeros_like(p) for p in params]
+    draw = {name: settings[name] for name in ("P", "eps", "seed")}
+    for step in range(5):
+        found = estimate_gradient(loss_fn, params, **draw, step=0 if one_step else step)
+        with torch.no_grad():
+            for theta, buffer, g_hat in zip(params, buffers, found, strict=True):
+                buffer.mul_(settings["momentum"]).add_(g_hat, alpha=damp)
+                theta.sub_(buffer, alpha=settings["lr"])
+    return _flat(params)
+
+
+def _number(call: str, answer: Any) -> float:
+    """``answer`` as a float, or an AssertionError that says what it is instead."""
+    if answer is None:
+        raise AssertionError(f"{call}: returned None; does your function end with `return`?")
+    try:
+        return float(answer.detach() if isinstance(answer, Tensor) else answer)
+    except (TypeError, ValueError, RuntimeError):
+        raise AssertionError(
+            f"{call}: returned {type(answer).__name__}, expected one number"
+        ) from None
+
+
+def _accept(
+    call: str, number: float, expected: float, slips: list[tuple[float, str]], *, rtol: float
+) -> None:
+    """Raise AssertionError with a hint unless ``number`` is ``expected`` within ``rtol``."""
+    if math.isclose(number, expected, rel_tol=rtol):
+        return
+    for wrong, hint in slips:
+        if math.isclose(number, wrong, rel_tol=rtol, abs_tol=1e-6 * abs(expected)):
+            raise AssertionError(f"{call}: not yet. {hint}")
+    raise AssertionError(
+        f"{call}: returned {number:.6g}, expected {expected:.6g}; the ratio is "
+        f"{number / expected:.6g}"
+    )
