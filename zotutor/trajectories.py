@@ -215,3 +215,108 @@ def _step(model: nn.Module, g: Tensor, lr: float) -> None:
     with torch.no_grad():
         for tensor, part in zip(tensors, g.split([t.numel() for t in tensors]), strict=True):
             tensor.sub_(lr * part.view(tensor.shape))
+
+
+class DeviationGrid(NamedTuple):
+    """Deviations measured over a grid of (T, P), see :func:`deviation_grid`."""
+
+    steps: tuple[int, ...]
+    P: tuple[int, ...]
+    deviation: Tensor
+    constant: float
+    alignment: float
+
+    def rms_constants(self) -> tuple[Tensor, Tensor]:
+        """The root mean square over seeds of :meth:`constants`, and its standard error."""
+        squares = self.constants().square()
+        rms = squares.mean(-1).sqrt()
+        return rms, squares.std(-1) / math.sqrt(squares.shape[-1]) / (2 * rms)
+
+    def constants(self) -> Tensor:
+        """Each deviation times sqrt(T P), (len(steps), len(P), S); near C, says the law."""
+        T = torch.tensor(self.steps, dtype=torch.float64)[:, None, None]
+        P = torch.tensor(self.P, dtype=torch.float64)[None, :, None]
+        return self.deviation * (T * P).sqrt()
+
+
+def deviation_grid(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    *,
+    observe: Tensor,
+    horizon: float,
+    steps: Sequence[int],
+    P: Sequence[int],
+    seeds: Sequence[int],
+    directions: Directions | None = None,
+) -> DeviationGrid:
+    """How far ZO-SGD ends from FO-SGD, for every number of steps T and of perturbations P.
+
+    All runs start at the model's parameters, use all data each step, and go the same distance
+    lr T = ``horizon``. ZO runs are real ones, from function values.
+
+    Args:
+        model: returns logits (N, V) for a batch (N, ...). It is left alone.
+        data: inputs (N, ...) and labels (N,).
+        observe: x_o, (N_o, ...); N_o V d numbers are formed once.
+        horizon: lr times T, above 0.
+        steps: numbers of steps T.
+        P: numbers of perturbations.
+        seeds: one ZO run for each, below 2^32.
+        directions: family of u; Rademacher by default.
+
+    Returns:
+        Named tuple: steps, P, deviation (len(steps), len(P), len(seeds)) = |log pi_ZO - log pi_FO|
+        / |log pi_FO - log pi_start| over all observed inputs, constant (C, predicted from the
+        start), alignment (a' there). And ``constants()``.
+
+    Raises:
+        TypeError, ValueError: for bad data or arguments out of range.
+
+    Use :func:`trajectory` to look inside one run.
+
+    Example:
+        >>> data = torch.eye(3), torch.tensor([0, 1, 2])
+        >>> grid = deviation_grid(
+        ...     nn.Linear(3, 3), data, observe=data[0], horizon=0.1, steps=[4], P=[1, 2], seeds=[0]
+        ... )
+        >>> grid.deviation.shape
+        torch.Size([1, 2, 1])
+    """
+    x, y = data
+    check_real("horizon", horizon, low=0.0, open_low=True)
+    for name, values, low in (("steps", steps, 1), ("P", P, 1), ("seeds", seeds, 0)):
+        if len(values) == 0:
+            raise ValueError(f"{name}: given none, expected at least one")
+        for value in values:
+            check_integer(name, value, low=low, high=1 << 32)
+    check_batch("observe", observe)
+    start = _log_probs(model, check_batch("data[0]", x))
+    y = check_labels("data[1]", y, count=x.shape[0], classes=start.shape[1])
+    family = Rademacher() if directions is None else directions
+    B, g = _observed(model, observe), _gradient(model, x, y)
+    shapes = [tensor.shape for tensor in trainable(model)]
+    terms = pair_terms(B, g[None], directions=family, shapes=shapes)
+    del B
+    start = _log_probs(model, observe)
+    found = torch.empty(len(steps), len(P), len(seeds), dtype=torch.float64)
+    cell = 0
+    for row, T in enumerate(steps):
+        lr = horizon / T
+        fo = copy.deepcopy(model)
+        for _ in range(T):
+            _step(fo, _gradient(fo, x, y), lr)
+        end = _log_probs(fo, observe)
+        for column, perturbations in enumerate(P):
+            cell += 1  # each cell draws for itself, so that their errors are independent
+            for draw_number, seed in enumerate(seeds):
+                zo, drawn = copy.deepcopy(model), (cell << 32) + seed
+                optimizer = ZOSGD(
+                    zo.parameters(), lr, P=perturbations, directions=family, seed=drawn
+                )
+                for _ in range(T):
+                    optimizer.step(partial(_loss, zo, x, y))
+                away = (_log_probs(zo, observe) - end).norm() / (end - start).norm()
+                found[row, column, draw_number] = away
+    constant = math.sqrt(sum(terms) / terms.aligned)
+    return DeviationGrid(tuple(steps), tuple(P), found, constant, terms.aligned / terms.norms)
