@@ -10,10 +10,12 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .checks import Parameters, check_eps, trainable
 from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
 from .probe import Loss, along, batched, check_closure, evaluate, substitute
+from .watch import Vigilance
 
 Method = Literal["two-point", "forward", "one-point", "jvp"]
 
@@ -47,8 +49,10 @@ def resolve_eps(eps: float | None, tensors: list[Tensor]) -> float:
     return check_eps(eps, tensors)
 
 
-def _along(loss_fn: Loss, params: Parameters, direction: Direction, c: float) -> float:
-    return float(evaluate(loss_fn, probing=along(params, direction, c)))
+def _along(
+    loss_fn: Loss, params: Parameters, direction: Direction, c: float, vigilance: Vigilance
+) -> float:
+    return float(evaluate(loss_fn, probing=along(params, direction, c, vigilance)))
 
 
 @cache
@@ -72,7 +76,8 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
         return forward_ad.make_dual(theta.detach().clone(), direction.tensor(i, theta.dtype))
 
     _load_forward_mode()
-    with forward_ad.dual_level():
+    # fused attention has no forward-mode derivative
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         loss = evaluate(loss_fn, probing=substitute(params, dual, follow=False))
         tangent = forward_ad.unpack_dual(loss).tangent
         if tangent is None:
@@ -85,21 +90,31 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
 
 
 def project(
-    loss_fn: Loss, params: Parameters, directions: list[Direction], *, eps: float, method: Method
+    loss_fn: Loss,
+    params: Parameters,
+    directions: list[Direction],
+    *,
+    eps: float,
+    method: Method,
+    vigilance: Vigilance | None = None,
 ) -> Projection:
-    """The projected gradients along ``directions``, checked arguments given."""
+    """The projected gradients along ``directions``, checked arguments given.
+
+    After the first of them the closure is trusted, see :class:`~zotutor.watch.Vigilance`.
+    """
+    vigilance = vigilance or Vigilance()
     coefficients: list[float] = []
     losses: list[float] = []
     if method == "forward":
         # at theta itself, but by the very operations of a probe: elsewhere torch may round others
-        losses.append(_along(loss_fn, params, directions[0], 0.0))
+        losses.append(_along(loss_fn, params, directions[0], 0.0, vigilance))
     for direction in directions:
         if method == "jvp":
             loss, coefficient = _derivative(loss_fn, params, direction)
         else:
-            loss = _along(loss_fn, params, direction, eps)
+            loss = _along(loss_fn, params, direction, eps, vigilance)
             if method == "two-point":
-                below = _along(loss_fn, params, direction, -eps)
+                below = _along(loss_fn, params, direction, -eps, vigilance)
                 coefficient = (loss - below) / (2 * eps)
                 loss = (loss + below) / 2
             elif method == "forward":
@@ -108,6 +123,7 @@ def project(
                 coefficient = loss / eps
         coefficients.append(coefficient)
         losses.append(loss)
+        vigilance.settle()
     if method == "forward":
         del losses[1:]  # the loss at theta itself is known
     return Projection(tuple(coefficients), sum(losses) / len(losses))

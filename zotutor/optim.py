@@ -16,6 +16,7 @@ from .estimators import Projection, project, project_batched, resolve_eps
 from .probe import Loss, check_closure
 from .rounding import round_stochastically
 from .streams import Stream
+from .watch import Vigilance
 
 
 class ZOSGD(Optimizer):
@@ -124,7 +125,15 @@ class ZOSGD(Optimizer):
         check_closure(closure)
         drawn = self._drawn()
         return self._finish(
-            drawn, project(closure, self._tensors(), drawn, eps=self.eps, method="two-point")
+            drawn,
+            project(
+                closure,
+                self._tensors(),
+                drawn,
+                eps=self.eps,
+                method="two-point",
+                vigilance=self.__dict__.setdefault("_vigilance", Vigilance()),
+            ),
         )
 
     @torch.no_grad()

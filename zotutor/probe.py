@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from .checks import Parameters, at_least_float32, check_comparable, check_real, trainable
 from .directions import Direction, Directions, LowRank, check_draw
 from .fused import Batched, Fused
-from .watch import Watch
+from .watch import Unwatched, Vigilance, Watch
 
 Operations = Callable[[Any, Any, dict[str, Any]], Any]
 """Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
@@ -65,13 +65,16 @@ class Substitution(TorchFunctionMode):
         *,
         follow: bool = True,
         fused: Callable[[dict[int, int]], Operations] | None = None,
+        watched: bool = True,
     ) -> None:
         super().__init__()
         self._number = {id(tensor): i for i, tensor in enumerate(tensors)}
         self._fused = None if fused is None else fused(self._number)
         self._tensors = tensors  # keeps the ids valid
         self._replace = replace
-        self.watch = Watch(tensors, self.swapped if follow else None)
+        self.watch: Watch | Unwatched = Unwatched()
+        if watched:
+            self.watch = Watch(tensors, self.swapped if follow else None)
         self.reads = 0
 
     def _tracked(self, value: Any) -> bool:
@@ -172,12 +175,14 @@ def substitute(
     *,
     follow: bool = True,
     fused: Callable[[dict[int, int]], Operations] | None = None,
+    vigilance: Vigilance | None = None,
 ) -> Iterator[Substitution]:
     """A context in which operations that read parameter i get ``replace(i, theta_i)``.
 
     The mechanism beneath :func:`probe`; the estimators' forward-mode derivative uses it too, and
     with ``follow=False`` has reads refused that are no torch function's, where tangents are lost.
     ``fused`` makes, from the parameters' positions by id, what is asked first for each operation.
+    ``vigilance`` says whether to watch, and is told if that was needed.
     """
     tensors = trainable(params)
     if isinstance(params, nn.Module):
@@ -191,9 +196,14 @@ def substitute(
     stack = torch.overrides._get_current_function_mode_stack()
     if any(isinstance(mode, Substitution) for mode in stack):
         raise RuntimeError("probe: given inside another probe; leave the first one before")
-    mode = Substitution(tensors, replace, follow=follow, fused=fused)
-    with torch.no_grad(), _uncompiled(), mode.watch, mode:
-        yield mode
+    watched = vigilance is None or vigilance.watching
+    mode = Substitution(tensors, replace, follow=follow, fused=fused, watched=watched)
+    try:
+        with torch.no_grad(), _uncompiled(), mode.watch, mode:
+            yield mode
+    finally:
+        if vigilance is not None:
+            vigilance.needed |= mode.watch.needed
 
 
 @contextmanager
@@ -251,14 +261,19 @@ def probe(
 
 
 def along(
-    params: Parameters, direction: Direction, c: float
+    params: Parameters, direction: Direction, c: float, vigilance: Vigilance | None = None
 ) -> AbstractContextManager[Substitution]:
     """:func:`probe` for a direction at hand."""
 
     def perturbed(i: int, theta: Tensor) -> Tensor:
         return direction.perturbed(i, theta, c)
 
-    return substitute(params, perturbed, fused=partial(Fused, direction=direction, c=c))
+    return substitute(
+        params,
+        perturbed,
+        fused=partial(Fused, direction=direction, c=c),
+        vigilance=vigilance,
+    )
 
 
 def batched(

@@ -9,7 +9,7 @@ theta. All roads end in torch's dispatcher; a mode there perturbs what it can an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,42 @@ Swap = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
 
 _RENORMALIZES = torch.ops.aten.embedding_renorm_.default
 """What an embedding with max_norm does first: part of its value, so done on the scratch tensor."""
+
+_DIFFERENTIABLE = ("aten", "prims")
+"""Namespaces of operators with a forward-mode derivative, or an error that says there is none."""
+
+
+class Vigilance:
+    """Whether probes are still watched, for a closure that is called again and again.
+
+    Watching costs some microseconds an operation, as much as a small network's step. A closure
+    whose first calls needed nothing done at this depth is trusted after them.
+    """
+
+    def __init__(self) -> None:
+        self.watching = True
+        self.needed = False
+
+    def settle(self) -> None:
+        """Trust the closure from now on, unless the watch was needed so far."""
+        self.watching = self.needed
+
+
+class Unwatched(AbstractContextManager["Unwatched"]):
+    """Stands in for :class:`Watch` where a closure is trusted."""
+
+    needed = False
+
+    def lend(self, make: Callable[[], Tensor]) -> Tensor:
+        """``make()``."""
+        return make()
+
+    def paused(self) -> AbstractContextManager[None]:
+        """A context that does nothing."""
+        return nullcontext()
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to leave."""
 
 
 class Watch(TorchDispatchMode):
@@ -49,6 +85,7 @@ class Watch(TorchDispatchMode):
         self._swap = swap
         self._lent: set[StorageWeakRef] = set()
         self._paused = False
+        self.needed = False
 
     def lend(self, make: Callable[[], Tensor]) -> Tensor:
         """``make()``, which may read parameters; nobody may write to what it returns."""
@@ -104,9 +141,15 @@ class Watch(TorchDispatchMode):
                 f"closure: it calls the higher-order operator {func}, whose body a probe cannot "
                 "see into; write it with plain torch functions"
             )
+        if self._swap is None and func.namespace not in _DIFFERENTIABLE and _has_tensors(args):
+            raise RuntimeError(
+                f"closure: torch does not know a forward-mode derivative of {func}, and would drop "
+                "it without a word; use method='two-point'"
+            )
         with torch._C.DisableTorchFunction():
             if self._touches(args) or self._touches(kwargs.values()):
                 if self._swap is not None:
+                    self.needed = True
                     args, kwargs = self._swap(args, kwargs)
                 if self._swap is None or self._touches(args) or self._touches(kwargs.values()):
                     raise RuntimeError(
@@ -139,6 +182,13 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     last = tensor.storage_offset() + steps
     size = tensor.element_size()
     return int(tensor.storage_offset() * size), int((last + 1) * size)
+
+
+def _has_tensors(values: Iterable[Any]) -> bool:
+    return any(
+        isinstance(value, Tensor) or (isinstance(value, (list, tuple)) and _has_tensors(value))
+        for value in values
+    )
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
