@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from .checks import check_integer, check_real
-from .directions import Directions, Gaussian, LowRank, Rademacher, Sparse, Sphere, matrix_shape
+from .directions import (
+    Directions,
+    Gaussian,
+    LowRank,
+    Rademacher,
+    Sparse,
+    Sphere,
+    check_family,
+    matrix_shape,
+)
 
 Shapes = Sequence[Sequence[int]]
 """The shapes of the trainable parameters, in order; only LowRank needs them."""
@@ -93,7 +102,7 @@ def jl_min_perturbations(
     check_integer("n", n, low=2)
     epsilon = check_real("epsilon", epsilon, low=0.0, open_low=True)
     delta = _check_probability("delta", delta)
-    factor = _union_factor(Rademacher() if directions is None else directions)
+    factor = _union_factor(check_family(directions))
     return math.ceil((2 * math.log(n) + math.log(factor / delta)) / jl_rate(epsilon))
 
 
@@ -113,7 +122,7 @@ def jl_epsilon(P: int, n: int, delta: float, directions: Directions | None = Non
     check_integer("P", P, low=1)
     check_integer("n", n, low=2)
     delta = _check_probability("delta", delta)
-    factor = _union_factor(Rademacher() if directions is None else directions)
+    factor = _union_factor(check_family(directions))
     needed = (2 * math.log(n) + math.log(factor / delta)) / P
     low, high = 0.0, 1.0
     while jl_rate(high) < needed:
@@ -216,6 +225,7 @@ def pair_terms(
         PairTerms(norms=4.0, aligned=2.0, excess=-4.0)
     """
     _check_rows(J_o, J_u)
+    directions = check_family(directions)
     rows, columns = J_o.double(), J_u.double()
     norms = float(rows.square().sum() * columns.square().sum())
     aligned = float((rows @ columns.T).square().sum())
@@ -293,7 +303,7 @@ def kernel_error_law(
         1.0
     """
     check_integer("P", P, low=1)
-    family = Rademacher() if directions is None else directions
+    family = check_family(directions)
     return pair_variance(J_o, J_u, directions=family, shapes=shapes) / P
 
 
@@ -377,7 +387,7 @@ def estimator_moments(
         raise ValueError(
             f"g, H: given shapes {tuple(g.shape)} and {tuple(H.shape)}, expected (d,) and (d, d)"
         )
-    family = Rademacher() if directions is None else directions
+    family = check_family(directions)
     g, H = g.double(), H.double()
     eye = torch.eye(g.numel(), dtype=g.dtype, device=g.device)
     return Moments(*(mean_of_draws(_form(g, M, family, shapes), family, P) for M in (eye, H)))
@@ -477,7 +487,7 @@ def perturbations_needed(
     overlap = check_real("overlap", overlap, low=0.0)
     if alignment > 1.0 + 1e-6 or overlap > 1.0 + 1e-6:
         raise ValueError(f"alignment, overlap: given {alignment} and {overlap}, expected at most 1")
-    family = Rademacher() if directions is None else directions
+    family = check_family(directions)
     if not isinstance(family, (Gaussian, Rademacher, Sparse, Sphere)):
         raise ValueError(
             f"directions: given {family}, whose law needs more than the alignment; use plan"

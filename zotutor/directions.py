@@ -240,6 +240,11 @@ def check_draw(
     check_integer("P", P, low=at_least)
     check_integer("seed", seed, low=0, high=1 << 64)
     check_integer("step", step, low=0, high=1 << 63)
+    return check_family(directions)
+
+
+def check_family(directions: Directions | None) -> Directions:
+    """The family given, or Rademacher for None; a TypeError for something else."""
     if directions is None:
         return Rademacher()
     if not isinstance(directions, Directions):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .checks import check_batch, check_integer, check_labels, check_real, trainable
 from .concentration import Form, Moments, Shapes, mean_of_draws, pair_terms
-from .directions import Directions, LowRank, Rademacher, matrix_shape
+from .directions import Directions, LowRank, check_draw, matrix_shape
 from .dynamics import change_of_log_probs, cross_entropy_gradient
 from .jacobians import differentiable, flatten, jvp, logits_of, named_trainable, unflatten, vjp
 from .streams import Stream, signs
@@ -325,10 +325,8 @@ def _check(
 ) -> Directions:
     check_batch("x_o", x_o)
     check_batch("x_u", x_u)
-    check_integer("P", P, low=1)
     check_integer("samples", samples, low=2)
-    check_integer("seed", seed, low=0, high=1 << 64)
-    return Rademacher() if directions is None else directions
+    return check_draw(directions, P=P, seed=seed, step=0)
 
 
 def plan(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .checks import check_batch, check_integer, check_labels, check_real, trainable
 from .concentration import pair_terms
-from .directions import Directions, Rademacher
+from .directions import Directions, check_draw, check_family
 from .dynamics import (
     change_of_log_probs,
     cross_entropy_gradient,
@@ -107,7 +107,7 @@ def trajectory(
     check_batch("data[0]", x)
     check_batch("observe", observe)
     check_integer("steps", steps, low=1)
-    check_integer("P", P, low=1)
+    family = check_draw(directions, P=P, seed=seed, step=0)
     check_real("lr", lr, low=0.0, open_low=True)
     check_integer("kernel_inputs", kernel_inputs, low=1)
     if batch_size is not None:
@@ -116,7 +116,6 @@ def trajectory(
     with torch.no_grad():
         classes = logits_of(model, named_trainable(model), x[:1]).shape[1]
     y = check_labels("data[1]", y, count=x.shape[0], classes=classes)
-    family = Rademacher() if directions is None else directions
 
     fo, zo = copy.deepcopy(model), copy.deepcopy(model)
     optimizer = ZOSGD(zo.parameters(), lr, eps=eps, P=P, directions=family, seed=seed)
@@ -290,10 +289,10 @@ def deviation_grid(
             raise ValueError(f"{name}: given none, expected at least one")
         for value in values:
             check_integer(name, value, low=low, high=1 << 32)
+    family = check_family(directions)
     check_batch("observe", observe)
     start = _log_probs(model, check_batch("data[0]", x))
     y = check_labels("data[1]", y, count=x.shape[0], classes=start.shape[1])
-    family = Rademacher() if directions is None else directions
     B, g = _observed(model, observe), _gradient(model, x, y)
     shapes = [tensor.shape for tensor in trainable(model)]
     terms = pair_terms(B, g[None], directions=family, shapes=shapes)
