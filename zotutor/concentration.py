@@ -255,14 +255,19 @@ def _matrix_parts(
 
 
 def _factored_excess(M: Tensor, N: Tensor) -> float:
-    """2 sum_ij [|M_i N_j^T|^2 + tr((M_i^T N_j)^2) + |M_i^T N_j|^2] for (V, m, n) and (V', m, n)."""
+    """2 sum_ij [|M_i N_j^T|^2 + tr((M_i^T N_j)^2) + |M_i^T N_j|^2] for (V, m, n) and (V', m, n).
+
+    The sum is the same for the transposed matrices, so that nothing larger than the smaller of
+    m x m and n x n is formed: at a vocabulary, m x m would be out of reach.
+    """
+    if M.shape[-1] > M.shape[-2]:
+        M, N = M.mT, N.mT
     right = (torch.einsum("iab,iac->bc", M, M) * torch.einsum("iab,iac->bc", N, N)).sum()
-    left = (torch.einsum("iab,icb->ac", M, M) * torch.einsum("iab,icb->ac", N, N)).sum()
-    crossed = torch.zeros((), dtype=M.dtype, device=M.device)
+    others = torch.zeros((), dtype=M.dtype, device=M.device)
     for N_j in N:
         product = M.mT @ N_j  # (V, n, n)
-        crossed += (product * product.mT).sum()
-    return 2.0 * float(right + crossed + left)
+        others += (product * product.mT).sum() + product.square().sum()
+    return 2.0 * float(right + others)
 
 
 def kernel_error_law(
