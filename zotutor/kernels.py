@@ -183,7 +183,8 @@ def _projections(
     for first in range(0, P, width):
         columns = min(width, P - first)
         u = family.dense(params, P=columns, seed=seed, step=step, first=first).to(J_o.dtype)
-        yield J_o @ u, J_u @ u
+        v_o = J_o @ u
+        yield v_o, v_o if J_u is J_o else J_u @ u
 
 
 def projected_with_std(
@@ -383,17 +384,24 @@ def cka(K_hat: Tensor, K: Tensor) -> Tensor:
         tensor(1.)
     """
     left, right = _as_matrices(K_hat, K)
+    return centered_cosine(left, right)
+
+
+def centered_cosine(K_hat: Tensor, K: Tensor) -> Tensor:
+    """:func:`cka` of each of many matrices, (..., m, n) and (..., m, n) that broadcast: (...)."""
     units = []
-    for name, M in (("K_hat", left), ("K", right)):
-        centered = M - M.mean(0, keepdim=True) - M.mean(1, keepdim=True) + M.mean()
-        norm = centered.norm()
-        if norm <= 10 * torch.finfo(M.dtype).eps * M.norm():  # else rounding would be compared
+    for name, M in (("K_hat", K_hat), ("K", K)):
+        mean = M.mean((-2, -1), keepdim=True)
+        centered = M - M.mean(-2, keepdim=True) - M.mean(-1, keepdim=True) + mean
+        norm = torch.linalg.matrix_norm(centered, keepdim=True)
+        rounding = 10 * torch.finfo(M.dtype).eps * torch.linalg.matrix_norm(M, keepdim=True)
+        if bool((norm <= rounding).any()):  # else rounding would be compared
             raise ValueError(
                 f"{name}: given a kernel that is 0 after centering, expected some variation; CKA "
                 "has no value here, so use relative_frobenius"
             )
         units.append(centered / norm)
-    return (units[0] * units[1]).sum().clamp(-1.0, 1.0)
+    return (units[0] * units[1]).sum((-2, -1)).clamp(-1.0, 1.0)
 
 
 def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
@@ -419,4 +427,9 @@ def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
         tensor(1.)
     """
     left, right = _as_matrices(K_hat, K)
-    return (torch.linalg.svdvals(left) - torch.linalg.svdvals(right)).abs().mean()
+    return spectral_distance(left, right)
+
+
+def spectral_distance(K_hat: Tensor, K: Tensor) -> Tensor:
+    """:func:`spectral_wasserstein` of each of many matrices that broadcast: (...)."""
+    return (torch.linalg.svdvals(K_hat) - torch.linalg.svdvals(K)).abs().mean(-1)
