@@ -8,6 +8,8 @@ STAMP = $(VENV)/.installed
 NOTEBOOKS = book/*.ipynb
 # What `make test` runs: .ci/run passes chapters copied out of the source tree instead.
 CHAPTERS = book
+# Test processes: one for each processor, each on one thread, but no more than four (memory).
+WORKERS = logical
 PORT = 8000
 
 .PHONY: help book test lint format env serve clean lock
@@ -21,7 +23,8 @@ book: $(STAMP) ## execute every chapter and build the site into _build/html
 	@$(BIN)/python tools/build_book.py
 
 test: $(STAMP) ## run the package's tests, its doctests and every chapter
-	$(BIN)/python -m pytest --cov --cov-fail-under=95 tests zotutor $(CHAPTERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
+		--dist worksteal --cov=zotutor --cov-fail-under=95 tests zotutor $(CHAPTERS)
 
 lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are stripped
 	$(BIN)/ruff format --check .
