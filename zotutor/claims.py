@@ -1,0 +1,200 @@
+"""What is said, beside what is measured: a table of claims that fails when one is not as stated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from html import escape
+from typing import NamedTuple
+
+
+class Claim(NamedTuple):
+    """One sentence, and the number that decides it.
+
+    A claim holds if ``low <= value <= high``. ``stated`` is False for what the text says does *not*
+    hold in general: then the range is what one might have hoped for, and the value lies outside.
+
+    Example:
+        >>> half = Claim("the mean is 1/2", "probability", "mean of draws", 0.51, 0.48, 0.52)
+        >>> half.holds, half.accepted()
+        (True, '0.48 to 0.52')
+    """
+
+    statement: str
+    source: str
+    quantity: str
+    value: float
+    low: float = -math.inf
+    high: float = math.inf
+    stated: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value lies in the range; NaN does not."""
+        return self.low <= self.value <= self.high
+
+    @property
+    def as_stated(self) -> bool:
+        """Whether the claim holds, or fails, as the text says; a value that is NaN is neither."""
+        return not math.isnan(self.value) and self.holds == self.stated
+
+    def accepted(self) -> str:
+        """The range in words."""
+        low, high = _limit(self.low), _limit(self.high)
+        if self.low == self.high:
+            return f"exactly {low}"
+        if math.isinf(self.high):
+            return f"at least {low}"
+        if math.isinf(self.low):
+            return f"at most {high}"
+        return f"{low} to {high}"
+
+    def verdict(self) -> str:
+        """What to write in the last column."""
+        word = "holds" if self.holds else "does not hold"
+        if not self.as_stated:
+            return f"{word}: NOT AS STATED"
+        return word if self.stated else f"{word}, as stated"
+
+
+def _number(value: float) -> str:
+    """Four digits, of which 1.000 is rounded and 1 is exact."""
+    if not math.isfinite(value) or (value == round(value) and abs(value) < 1e5):
+        return f"{value:,g}"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:.1e}"
+
+
+def _limit(value: float) -> str:
+    """A limit as it was chosen: without zeros at the end."""
+    text = _number(value)
+    if "e" in text:
+        return f"{value:g}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def near(expected: float, std_error: float, *, deviations: float = 4.0) -> tuple[float, float]:
+    """The range (low, high) of an expected value plus and minus some standard errors.
+
+    At 4 standard errors a true statement fails for one seed in ten thousand.
+
+    Args:
+        expected: what the law says.
+        std_error: of the mean that was measured.
+        deviations: how many standard errors to allow.
+
+    Example:
+        >>> near(1.0, 0.01)
+        (0.96, 1.04)
+    """
+    return expected - deviations * std_error, expected + deviations * std_error
+
+
+_COLUMNS = (
+    ("Claim", "36%"),
+    ("Where", "14%"),
+    ("Measured quantity", "24%"),
+    ("Value", "8%"),
+    ("Accepted", "9%"),
+    ("Verdict", "9%"),
+)
+_CELL = "text-align:left;vertical-align:top;padding:0.3em 0.6em;white-space:normal"
+_TABLE = "border-collapse:collapse;table-layout:fixed;width:100%;min-width:46em;font-size:0.85em"
+
+
+class ClaimTable(tuple[Claim, ...]):
+    """Claims shown as a table: in HTML where there is a browser, as text elsewhere.
+
+    Colors are those of the page, so that it can be read in light and in dark mode; the verdict is
+    in words.
+
+    Args:
+        claims: at least one, each with a range.
+
+    Raises:
+        ValueError: for no claims, or a range that accepts everything or nothing.
+
+    Example:
+        >>> ClaimTable([Claim("two is even", "school", "2 modulo 2", 2 % 2, 0, 0)])
+        two is even
+          school; 2 modulo 2: 0 (exactly 0): holds
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, claims: Iterable[Claim]) -> ClaimTable:
+        """Check that each claim can fail."""
+        table = super().__new__(cls, claims)
+        if not table:
+            raise ValueError("claims: given none, expected at least one")
+        for claim in table:
+            everything = claim.low == -math.inf and claim.high == math.inf
+            if everything or not claim.low <= claim.high:
+                raise ValueError(
+                    f"claims: {claim.statement!r} is given the range {claim.low} to {claim.high}, "
+                    "which no value, or every value, is in; give low, high or both"
+                )
+        return table
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{c.statement}\n  {c.source}; {c.quantity}: {_number(c.value)} ({c.accepted()}): "
+            f"{c.verdict()}"
+            for c in self
+        )
+
+    def _repr_html_(self) -> str:
+        # the class is what notebooks and book themes know a table by
+        head = "".join(
+            f'<th scope="col" style="{_CELL};width:{width}">{name}</th>' for name, width in _COLUMNS
+        )
+        rows = "".join(f"<tr>{_cells(claim)}</tr>" for claim in self)
+        return (
+            '<div style="overflow-x:auto" tabindex="0" role="region" aria-label="Claims">'
+            f'<table class="dataframe" style="{_TABLE}"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+
+def _cells(claim: Claim) -> str:
+    verdict = escape(claim.verdict())
+    texts = [
+        escape(claim.statement),
+        escape(claim.source),
+        escape(claim.quantity),
+        _number(claim.value),
+        claim.accepted(),
+        verdict if claim.as_stated else f"<strong>{verdict}</strong>",
+    ]
+    return "".join(f'<td style="{_CELL}">{text}</td>' for text in texts)
+
+
+def check_all(*tables: Iterable[Claim]) -> str:
+    """Fail unless every claim is as stated.
+
+    Args:
+        tables: :class:`ClaimTable` or other iterables of claims.
+
+    Returns:
+        How many claims hold, and how many are stated not to hold and do not.
+
+    Raises:
+        AssertionError: naming every claim that is not as stated, with its value and range.
+        ValueError: for no claims, or a statement that occurs twice.
+
+    Example:
+        >>> check_all([Claim("two is even", "school", "2 modulo 2", 2 % 2, 0, 0)])
+        '1 claim holds; 0 do not hold in general, and are stated so.'
+    """
+    claims = ClaimTable(claim for table in tables for claim in table)
+    statements = [claim.statement for claim in claims]
+    twice = sorted({s for s in statements if statements.count(s) > 1})
+    if twice:
+        raise ValueError(f"claims: given twice {twice}, expected each statement once")
+    wrong = [claim for claim in claims if not claim.as_stated]
+    if wrong:
+        raise AssertionError(f"{len(wrong)} not as stated:\n{ClaimTable(wrong)!r}")
+    held = sum(claim.stated for claim in claims)
+    noun = "claim holds" if held == 1 else "claims hold"
+    return f"{held} {noun}; {len(claims) - held} do not hold in general, and are stated so."
