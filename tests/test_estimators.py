@@ -290,17 +290,21 @@ def test_the_closure_is_called_as_often_as_said(method: Method) -> None:
 
 
 @methods
-def test_every_evaluation_runs_under_the_same_modes(method: Method) -> None:
-    """A loss computed by other kernels, as without a mode, would differ by its rounding."""
-    depths = set()
+def test_losses_that_are_compared_are_computed_under_the_same_modes(method: Method) -> None:
+    """Under other modes torch may choose other kernels, and a difference would be of rounding."""
+    modes = []
     model, loss = smooth_loss()
 
     def closure() -> Tensor:
-        depths.add(len(torch.overrides._get_current_function_mode_stack()))
+        functions = torch.overrides._get_current_function_mode_stack()
+        modes.append((len(functions), torch._C._len_torch_dispatch_stack()))
         return loss()
 
-    zo.estimate_gradient(closure, model, P=2, method=method, seed=0)
-    assert depths == {1}
+    zo.estimate_gradient(closure, model, P=4, method=method, seed=0)
+    compared = {"two-point": 2, "forward": 5, "one-point": 1, "jvp": 1}[method]
+    for first in range(0, len(modes), compared):
+        assert len(set(modes[first : first + compared])) == 1
+    assert {functions for functions, _ in modes} == {1}
 
 
 @methods

@@ -123,7 +123,8 @@ def project(
                 coefficient = loss / eps
         coefficients.append(coefficient)
         losses.append(loss)
-        vigilance.settle()
+        if method != "forward":  # where all losses are compared with the first
+            vigilance.settle()
     if method == "forward":
         del losses[1:]  # the loss at theta itself is known
     return Projection(tuple(coefficients), sum(losses) / len(losses))

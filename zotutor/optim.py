@@ -68,6 +68,9 @@ class ZOSGD(Optimizer):
         True
     """
 
+    _trusted: Any = None
+    _vigilance: Vigilance
+
     def __init__(
         self,
         params: Any,
@@ -132,7 +135,7 @@ class ZOSGD(Optimizer):
                 drawn,
                 eps=self.eps,
                 method="two-point",
-                vigilance=self.__dict__.setdefault("_vigilance", Vigilance()),
+                vigilance=self._vigilance_for(closure),
             ),
         )
 
@@ -154,8 +157,20 @@ class ZOSGD(Optimizer):
             NotImplementedError: for an operation on a parameter other than linear layers,
                 embeddings, layer norms and elementwise products and sums; use :meth:`step` then.
         """
+        if not callable(closure):
+            raise TypeError(
+                f"closure: given {closure!r}, expected a function of the number of copies that "
+                "returns one loss for each; write `lambda copies: losses(copies)`"
+            )
         drawn = self._drawn()
         return self._finish(drawn, project_batched(closure, self._tensors(), drawn, eps=self.eps))
+
+    def _vigilance_for(self, closure: Loss) -> Vigilance:
+        """What is known of the closure: nothing for other code, and at each hundredth step."""
+        code = getattr(closure, "__code__", type(closure))
+        if code is not self._trusted or self.steps_taken % 100 == 0:
+            self._trusted, self._vigilance = code, Vigilance()
+        return self._vigilance
 
     def _drawn(self) -> list[Direction]:
         return draw(
