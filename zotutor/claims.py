@@ -92,15 +92,15 @@ def near(expected: float, std_error: float, *, deviations: float = 4.0) -> tuple
 
 
 _COLUMNS = (
-    ("Claim", "36%"),
-    ("Where", "14%"),
-    ("Measured quantity", "24%"),
-    ("Value", "8%"),
-    ("Accepted", "9%"),
-    ("Verdict", "9%"),
+    ("Claim", "31%"),
+    ("Source", "12%"),
+    ("Measured quantity", "23%"),
+    ("Value", "11%"),
+    ("Accepted", "12%"),
+    ("Verdict", "11%"),
 )
 _CELL = "text-align:left;vertical-align:top;padding:0.3em 0.6em;white-space:normal"
-_TABLE = "border-collapse:collapse;table-layout:fixed;width:100%;min-width:46em;font-size:0.85em"
+_TABLE = "border-collapse:collapse;table-layout:fixed;width:100%;min-width:50em;font-size:0.85em"
 
 
 class ClaimTable(tuple[Claim, ...]):
