@@ -70,7 +70,10 @@ class Fused:
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         x, i = input, self._position(weight)
-        if i is None or id(x) in self._number:
+        # a misfit is torch's to refuse; rows of a strided weight would be copied for each block
+        if i is None or id(x) in self._number or x.shape[-1:] != weight.shape[1:]:
+            return NotImplemented
+        if not (self._factored or weight.is_contiguous()):
             return NotImplemented
         m, n = weight.shape
         flat, bias, weight = x.reshape(-1, n), self._vector(bias), weight.detach()  # (T, n)
@@ -83,9 +86,12 @@ class Fused:
         for start in range(0, m, rows):
             stop = min(start + rows, m)
             part = self._direction.perturbed(i, weight, self._c, start * n, stop * n)
-            torch.mm(flat, part.view(-1, n).T, out=out[:, start:stop])
-        if bias is not None:
-            out += bias
+            part, some = part.view(-1, n).T, out[:, start:stop]
+            if bias is None:
+                torch.mm(flat, part, out=some)
+            else:  # within the product: added behind it, half precision would round twice
+                torch.addmm(bias[start:stop], flat, part, out=some)
+            del part  # before the next one is made
         return out.view(*x.shape[:-1], m)
 
     def _embedding(
@@ -103,10 +109,12 @@ class Fused:
         u = self._direction.rows(i, ids, exact)
         return looked_up.add_(u, alpha=self._c).to(weight.dtype)
 
-    def _addmm(self, input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Any:
+    def _addmm(self, input: Any, mat1: Any, mat2: Any, *more: Any, **scales: Any) -> Any:
+        if more or scales:
+            return NotImplemented
         bias, x, weight = input, mat1, mat2
         i = self._position(weight)
-        if i is None or scales or id(x) in self._number:
+        if i is None or id(x) in self._number:
             return NotImplemented
         A, B = self._factors(i, x.dtype)
         shift = self._vector(bias)
