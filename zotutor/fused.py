@@ -182,7 +182,7 @@ class Batched:
         if result is NotImplemented:
             raise NotImplementedError(
                 f"closure: {getattr(func, '__name__', func)} reads a parameter in a way that a "
-                "batched probe does not know; use the sequential one (batched=False)"
+                "batched probe does not know; take a sequential step, with ZOSGD.step"
             )
         return result
 
@@ -210,13 +210,16 @@ class Batched:
 
     def _copies(self, x: Tensor) -> Tensor:
         """(S * N, ..., n) as (S, N * ..., n)."""
+        self._check_copies(x)
+        return x.reshape(len(self._cs), -1, x.shape[-1])
+
+    def _check_copies(self, x: Tensor, dimensions: int = 2) -> None:
         S = len(self._cs)
-        if x.shape[0] % S:
+        if x.dim() < dimensions or x.shape[0] % S:
             raise ValueError(
                 f"closure: an activation of shape {tuple(x.shape)} cannot be {S} copies of a "
                 "batch; repeat every input `copies` times along dimension 0"
             )
-        return x.reshape(S, -1, x.shape[-1])
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool) -> Any:
         if id(x) in self._number:
@@ -235,8 +238,8 @@ class Batched:
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         return self._product(input, weight, bias, transposed=False)
 
-    def _addmm(self, input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Any:
-        if scales or input.dim() != 1:
+    def _addmm(self, input: Any, mat1: Any, mat2: Any, *more: Any, **scales: Any) -> Any:
+        if more or scales or input.dim() != 1:
             return NotImplemented
         return self._product(mat1, mat2, input, transposed=True)
 
@@ -252,12 +255,17 @@ class Batched:
         ids, i, S = input, self._number[id(weight)], len(self._cs)
         if ids.shape[0] == 1 and self._batch is not None:  # one row for all inputs, of positions
             ids = ids.expand(self._batch, *ids.shape[1:])
-        if ids.shape[0] % S:
-            return NotImplemented
+        self._check_copies(ids, 1)
         self._batch = ids.shape[0]
+        flat = ids.reshape(S, -1)
+        if not torch.equal(flat, flat[:1].expand_as(flat)):
+            raise ValueError(
+                f"closure: the {S} copies of a batch look up different rows of an embedding, so "
+                "that their losses cannot be compared; repeat the whole batch with "
+                "ids.repeat(copies, 1), not each row in place"
+            )
         looked_up = F.embedding(ids, weight.detach())
         A, B = self._factors(i, weight.dtype)
-        flat = ids.reshape(S, -1)
         rows = torch.stack([a[number] for a, number in zip(A, flat, strict=True)])  # (S, T, r)
         return looked_up.view(S, flat.shape[1], -1).baddbmm(rows, B.mT).view(looked_up.shape)
 
@@ -280,20 +288,18 @@ class Batched:
 
     def _spread(self, *operands: Any) -> list[Any]:
         """A vector parameter beside an activation, as one row for each copy."""
-        x = next(o for o in operands if not (isinstance(o, Tensor) and id(o) in self._number))
-        spread = []
-        for operand in operands:
-            if isinstance(operand, Tensor) and id(operand) in self._number:
-                if operand.dim() != 1 or not isinstance(x, Tensor):
-                    raise NotImplementedError(
-                        "closure: a batched probe knows elementwise operations between a vector "
-                        "parameter and an activation only; use the sequential one (batched=False)"
-                    )
-                rows = self._vectors(operand)  # (S, n)
-                rows = rows.repeat_interleave(x.shape[0] // len(self._cs), 0)
-                operand = rows.view(-1, *[1] * (x.dim() - 2), rows.shape[-1])
-            spread.append(operand)
-        return spread
+        tracked = [isinstance(o, Tensor) and id(o) in self._number for o in operands]
+        theta, x = operands if tracked[0] else reversed(operands)
+        if all(tracked) or theta.dim() != 1 or not isinstance(x, Tensor) or x.dim() < 2:
+            raise NotImplementedError(
+                "closure: a batched probe knows elementwise operations between a vector "
+                "parameter and an activation only; take a sequential step, with ZOSGD.step"
+            )
+        self._check_copies(x)
+        rows = self._vectors(theta)  # (S, n)
+        rows = rows.repeat_interleave(x.shape[0] // len(self._cs), 0)
+        rows = rows.view(-1, *[1] * (x.dim() - 2), rows.shape[-1])
+        return [rows, x] if tracked[0] else [x, rows]
 
 
 def batchable(direction: Direction) -> bool:
