@@ -46,9 +46,15 @@ def trainable(params: Parameters) -> list[Tensor]:
             f"params: given one tensor of shape {tuple(items.shape)}, expected a model or an "
             "iterable of parameters; put it in a list: [tensor]"
         )
+    if not isinstance(items, Iterable):
+        raise TypeError(
+            f"params: given a {type(items).__name__}, expected a model or an iterable of "
+            "parameters; give model, model.parameters() or [tensor]"
+        )
     found: dict[int, Tensor] = {}
     for position, item in enumerate(items):
-        tensor = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+        named = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+        tensor = item[1] if named else item
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"params: item {position} is a {type(tensor).__name__}, expected a tensor; "
@@ -59,6 +65,11 @@ def trainable(params: Parameters) -> list[Tensor]:
                 f"params: item {position} of shape {tuple(tensor.shape)} has dtype {tensor.dtype}, "
                 "expected float32, float64, bfloat16 or float16; leave out integer or quantized "
                 "parameters, or convert them"
+            )
+        if tensor.layout != torch.strided:
+            raise TypeError(
+                f"params: item {position} of shape {tuple(tensor.shape)} has layout "
+                f"{tensor.layout}, expected a dense tensor; convert it with .to_dense()"
             )
         if tensor.requires_grad:
             found.setdefault(id(tensor), tensor)
@@ -176,7 +187,8 @@ def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None
 
     Without ``classes``, all that can be said before the model was called once.
     """
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype in (torch.bool,):
+    integers = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex())
+    if not integers or y.dtype == torch.bool:
         given = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"{name}: given {given}, expected a tensor of integer labels (int64)")
     if y.shape != (count,):

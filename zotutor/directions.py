@@ -180,6 +180,12 @@ class Directions(ABC):
         seed = check_integer("seed", seed, low=0, high=1 << 64)
         step = check_integer("step", step, low=0, high=1 << 63)
         p = check_integer("p", p, low=0, high=1 << 63)
+        devices = {str(t.device) for t in tensors}
+        if len(devices) > 1:
+            raise ValueError(
+                f"params: given on {', '.join(sorted(devices))}, expected one device; move the "
+                "model to one with .to(device)"
+            )
         shapes = tuple(t.shape for t in tensors)
         return self._scaled(Direction(self, shapes, tensors[0].device, seed, step, p))
 
