@@ -317,3 +317,19 @@ def test_an_exception_in_the_forward_leaves_everything_as_it_was(
 def test_noise_in_the_closure_is_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
     refused(model, repeated(model), ValueError, "drew random numbers")
+
+
+def test_an_operator_of_another_library_may_work_on_activations() -> None:
+    """It needs no derivative here, and reads no parameter."""
+    library = torch.library.Library("zotutor_test_batched", "DEF")
+    library.define("double(Tensor x) -> Tensor")
+    library.impl("double", lambda x: x * 2, "CPU")
+    double = torch.ops.zotutor_test_batched.double
+    one = nn.Linear(4, 3).double()
+    many, start, x = copy.deepcopy(one), copy.deepcopy(one), X.double()
+    optimizer(one).step(lambda: double(one(x)).square().mean())
+    optimizer(many).step_batched(
+        lambda copies: double(many(x.repeat(copies, 1))).square().view(copies, -1).mean(1)
+    )
+    expected = moved(one, start)
+    assert (moved(many, start) - expected).norm() < 1e-6 * expected.norm()

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -141,7 +142,8 @@ class Watch(TorchDispatchMode):
                 f"closure: it calls the higher-order operator {func}, whose body a probe cannot "
                 "see into; write it with plain torch functions"
             )
-        if self._swap is None and func.namespace not in _DIFFERENTIABLE and _has_tensors(args):
+        differentiated = self._swap is None and forward_ad._current_level >= 0
+        if differentiated and func.namespace not in _DIFFERENTIABLE and _has_tensors(args):
             raise RuntimeError(
                 f"closure: torch does not know a forward-mode derivative of {func}, and would drop "
                 "it without a word; use method='two-point'"
