@@ -218,8 +218,8 @@ def estimate_moments(
     """:func:`~zotutor.estimator_moments` of the mean cross-entropy, without its Hessian H.
 
     g and g^T H g are exact, from one and two backward passes; tr(H) and what else a family needs
-    come from Hessian-vector products with random signs (Hutchinson, 1990), one a sample, four for
-    LowRank.
+    come from Hessian-vector products with random signs (Hutchinson, 1990), one a sample, and for
+    LowRank three more for each matrix of the model.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
