@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checks import at_least_float32
-from .directions import CHUNK, Direction, LowRank, matrix_shape
+from .directions import CHUNK, Direction, LowRank
 
 BLOCK = 1 << 20
 """Entries of a dense matrix perturbed at a time on a CPU; a GPU takes 2^26."""
@@ -300,11 +300,3 @@ class Batched:
         rows = rows.repeat_interleave(x.shape[0] // len(self._cs), 0)
         rows = rows.view(-1, *[1] * (x.dim() - 2), rows.shape[-1])
         return [rows, x] if tracked[0] else [x, rows]
-
-
-def batchable(direction: Direction) -> bool:
-    """Whether every parameter of ``direction`` is a thin matrix or a vector: LowRank, up to 2-d."""
-    return isinstance(direction.family, LowRank) and all(
-        len(shape) <= 2 and (matrix_shape(shape) is None or len(shape) == 2)
-        for shape in direction.shapes
-    )
