@@ -77,7 +77,7 @@ def jl_min_perturbations(
     norms of a + b and a - b. The number of parameters d does not appear.
 
     scikit-learn's ``johnson_lindenstrauss_min_dim`` answers another question: how many are enough
-    for squared distances, with failure probability 1/n.
+    for squared distances to be kept with a probability that the proof puts at 1/n at least.
 
     Args:
         n: number of vectors, at least 2; 2 V for the rows of one kernel block.
