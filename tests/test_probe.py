@@ -754,6 +754,48 @@ def test_aliases_of_a_parameter_are_refused(
         zo.estimate_gradient(lambda: spread(read()) + b.sum(), [w, b], seed=0, method=method)
 
 
+def test_aliases_are_found_in_lists_and_beside_a_large_weight() -> None:
+    w, large = parameter(3, 4), parameter(600, 500, seed=2)  # large: multiplied in pieces
+    alias, rows = w.detach(), large.detach()[:2]
+    for read in (
+        lambda: torch.cat([torch.zeros(1, 4), alias]),
+        lambda: torch.stack(tensors=[alias, alias]),
+        lambda: F.linear(rows, large),
+        lambda: F.linear(input=rows, weight=large),
+        lambda: F.linear(torch.zeros(1, 500), large, rows.view(-1)[:600]),
+    ):
+        with (
+            pytest.raises(RuntimeError, match=r"reads the memory of a parameter"),
+            zo.probe([w, large], 0.5, seed=0, step=0),
+        ):
+            read()
+
+
+@pytest.mark.parametrize("family", [zo.Rademacher(), zo.Gaussian(), zo.LowRank(2)], ids=repr)
+def test_derivatives_in_the_input_of_a_large_layer(family: Directions) -> None:
+    w, b = parameter(600, 500), parameter(600, seed=2)
+    x = normal(3, 500, seed=3)
+
+    def slope() -> Tensor:
+        with torch.enable_grad():
+            y = torch.tanh(F.linear(leaf := x.clone().requires_grad_(), w, b)).sum()
+            (found,) = torch.autograd.grad(y, leaf)
+        return found
+
+    with zo.probe([w, b], 0.01, directions=family, seed=0, step=0):
+        got = slope()
+    move([w, b], columns(family, [w, b], seed=0, step=0), 0.01)
+    torch.testing.assert_close(got, slope(), rtol=1e-4, atol=1e-4)
+
+
+def test_sparse_tensors_may_be_used_in_a_closure() -> None:
+    w = parameter(4, 3)
+    sparse = torch.eye(4).to_sparse()
+    with zo.probe([w], 0.5, seed=0, step=0):
+        got, want = torch.sparse.mm(sparse, w), w.clone()
+    assert torch.equal(got, want)
+
+
 def test_neighbors_in_the_same_memory_are_no_aliases() -> None:
     base = normal(24)
     w, frozen = base[:12].view(3, 4).requires_grad_(), base[12:].view(3, 4)
@@ -950,6 +992,16 @@ def test_random_numbers_in_a_closure_are_refused(closure: Callable[[Tensor], Ten
     w = parameter(3)
     with unwritten([w]), pytest.raises(ValueError, match=r"closure: it drew random numbers.*eval"):
         zo.estimate_gradient(lambda: closure(w), [w], seed=0)
+
+
+def test_random_numbers_of_a_gpu_are_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = torch.zeros(1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", drawn.clone)
+    evaluate(lambda: 1.0)
+    with pytest.raises(ValueError, match=r"drew random numbers"):
+        evaluate(lambda: float(drawn.add_(1)))
 
 
 def test_random_numbers_put_back_are_accepted() -> None:

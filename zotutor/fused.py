@@ -51,8 +51,16 @@ class Fused:
     def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The operation's result, or NotImplemented if it must be done by substitution."""
         known = self._known.get(func)
-        plain = known is not None and _plain(*args, *kwargs.values())
-        return known(*args, **kwargs) if plain and known is not None else NotImplemented
+        if known is None or not _plain(*args, *kwargs.values()) or self._recorded(args, kwargs):
+            return NotImplemented
+        return known(*args, **kwargs)
+
+    def _recorded(self, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether autograd follows an activation, as for a loss with derivatives in the input."""
+        return torch.is_grad_enabled() and any(
+            isinstance(value, Tensor) and value.requires_grad and id(value) not in self._number
+            for value in (*args, *kwargs.values())
+        )
 
     def _position(self, weight: Tensor) -> int | None:
         """The position of a tracked matrix that is worth the trouble."""

@@ -1,6 +1,7 @@
 """The loss at theta + c u, theta never written.
 
-A `torch.overrides.TorchFunctionMode` sees every torch operation. Where an operation reads a
+A `torch.overrides.TorchFunctionMode` sees every torch operation, and :mod:`zotutor.watch` what goes
+around it. Where an operation reads a
 trainable parameter it is handed a scratch tensor theta + c u_p instead, which is dropped when the
 operation returns. So there is nothing to restore: not after an exception, not after an interrupt,
 not in half precision, where +eps, -2 eps, +eps does not lead back to theta. Tied weights come out
@@ -114,7 +115,7 @@ class Substitution(TorchFunctionMode):
                 f"closure: {func.__name__} writes to a parameter inside a probe, where parameters "
                 "are only read; move the write out of the closure"
             )
-        if self._fused is not None:
+        if self._fused is not None and not self.watch.touches(self._untracked(args, kwargs)):
             with self.watch.paused():
                 result = self._fused(func, args, kwargs)
             if result is not NotImplemented:
@@ -122,6 +123,9 @@ class Substitution(TorchFunctionMode):
                 return result
         args, kwargs = self.swapped(args, kwargs)
         return func(*args, **kwargs)
+
+    def _untracked(self, args: Any, kwargs: dict[str, Any]) -> list[Any]:
+        return [value for value in (*args, *kwargs.values()) if not self._tracked(value)]
 
     def swapped(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The arguments of one operation, with a scratch tensor for each parameter."""
@@ -220,8 +224,11 @@ def probe(
 
     It works for any closure: a model called, a loss computed from raw parameters, recurrent layers,
     attention, tied weights. Inside, gradients are off, and writing to a parameter is an error.
-    Extra memory: one parameter at a time. What it cannot see is code that reads memory by
-    address: scripted modules and hand-written kernels.
+    Code that goes around torch functions (a scripted function, ``torch.vmap`` over a parameter) is
+    perturbed further down; what cannot be (a view of a parameter taken before) is refused. Compiled
+    models run uncompiled. Extra memory: the parameters of one operation. What a probe cannot see is
+    code that reads memory by address (scripted modules are refused, hand-written kernels are not),
+    and other threads.
 
     Args:
         params: a model, or its parameters, with or without names.

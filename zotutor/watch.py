@@ -59,6 +59,10 @@ class Unwatched(AbstractContextManager["Unwatched"]):
         """A context that does nothing."""
         return nullcontext()
 
+    def touches(self, _: Iterable[Any]) -> bool:
+        """Not looked at."""
+        return False
+
     def __exit__(self, *exception: object) -> None:
         """Nothing to leave."""
 
@@ -112,13 +116,14 @@ class Watch(TorchDispatchMode):
         finally:
             self._paused = paused
 
-    def _touches(self, values: Iterable[Any]) -> bool:
+    def touches(self, values: Iterable[Any]) -> bool:
+        """Whether a tensor among the values, or in a list of them, lies in a parameter's memory."""
         for value in values:
             if isinstance(value, Tensor):
                 spans = self._spans.get(_storage(value))
                 if spans is not None and any(_overlap(_span(value), span) for span in spans):
                     return True
-            elif isinstance(value, (list, tuple)) and self._touches(value):
+            elif isinstance(value, (list, tuple)) and self.touches(value):
                 return True
         return False
 
@@ -149,11 +154,11 @@ class Watch(TorchDispatchMode):
                 "it without a word; use method='two-point'"
             )
         with torch._C.DisableTorchFunction():
-            if self._touches(args) or self._touches(kwargs.values()):
+            if self.touches(args) or self.touches(kwargs.values()):
                 if self._swap is not None:
                     self.needed = True
                     args, kwargs = self._swap(args, kwargs)
-                if self._swap is None or self._touches(args) or self._touches(kwargs.values()):
+                if self._swap is None or self.touches(args) or self.touches(kwargs.values()):
                     raise RuntimeError(
                         f"closure: {func} reads the memory of a parameter where a probe cannot "
                         "perturb it: through an alias (a view or .data taken outside of the "
