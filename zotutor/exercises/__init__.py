@@ -21,6 +21,7 @@ from .gradients import (
     check_perturbations_for,
     check_steps_needed,
 )
+from .trajectories import check_budget, check_constant, check_steps
 from .zo_sgd import (
     check_momentum_step,
     check_perturbations_within,
@@ -30,6 +31,8 @@ from .zo_sgd import (
 __all__ = [
     "check_best_eps",
     "check_best_factor",
+    "check_budget",
+    "check_constant",
     "check_entry_variance",
     "check_expected_bias",
     "check_four_point",
@@ -40,6 +43,7 @@ __all__ = [
     "check_predicted_change",
     "check_prediction_without_kernel",
     "check_softmax_regression_kernel",
+    "check_steps",
     "check_steps_needed",
     "check_trace_from_losses",
     "check_zo_entk_from_values",

@@ -13,7 +13,9 @@ def check_constant(constant: Callable[[float], float]) -> None:
         AssertionError: with a hint.
     """
     for alignment in (1.0, 0.25, 0.05):
-        given, expected = float(constant(alignment)), math.sqrt(1 / alignment + 1)
+        answer = constant(alignment)
+        assert answer is not None, "your function returned nothing; end it with return"
+        given, expected = float(answer), math.sqrt(1 / alignment + 1)
         assert not math.isclose(given, math.sqrt(1 / alignment), rel_tol=1e-9), (
             "the term |B g|^2 of the law is missing: at a' = 1 one direction is noisy too, C^2 = 2"
         )
@@ -35,6 +37,7 @@ def check_steps(steps: Callable[[float, float], int]) -> None:
     """
     for C, deviation in ((4.0, 0.5), (3.87, 0.1), (2.0, 0.3)):
         given, expected = steps(C, deviation), math.ceil((C / deviation) ** 2)
+        assert given is not None, "your function returned nothing; end it with return"
         assert not math.isclose(given, C / deviation, rel_tol=0.02), (
             "the deviation falls with the root of T, not with T itself"
         )
@@ -53,6 +56,6 @@ def check_budget(answer: str) -> None:
     """
     assert answer in ("P", "T", "same"), 'answer with "P", "T" or "same"'
     assert answer == "same", (
-        "a step costs 2 P forward passes, so that the budget fixes T P; what does the law depend on?"
+        "a step costs 2 P forward passes, so the budget fixes T P; what does the law depend on?"
     )
     print("Correct: a budget of 2 T P forward passes fixes T P, and with it the deviation.")

@@ -22,6 +22,14 @@ from .gradients import (
     opinions,
 )
 from .style import explore
+from .trajectories import (
+    breakdown,
+    deviation_law,
+    law_constants,
+    random_walk,
+    summed_theory,
+    temperature,
+)
 from .zo_sgd import (
     expected_change,
     loss_after_budget,
@@ -36,7 +44,9 @@ __all__ = [
     "accuracy_while_fine_tuning",
     "agreement",
     "block_and_entries",
+    "breakdown",
     "class_map",
+    "deviation_law",
     "digit_row",
     "drift",
     "entries",
@@ -45,6 +55,7 @@ __all__ = [
     "explore",
     "gradient_and_estimate",
     "kernel_blocks",
+    "law_constants",
     "log_prob_changes",
     "loss_after_budget",
     "loss_against_eps",
@@ -53,8 +64,11 @@ __all__ = [
     "moments",
     "opinions",
     "power_laws",
+    "random_walk",
     "runs_on_quadratic",
     "steps_by_dimension",
     "steps_by_width",
+    "summed_theory",
+    "temperature",
     "three_factors",
 ]

@@ -6,10 +6,19 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from .style import CYCLE, FO, MARKERS, THEORY, ZO, figure
+
+
+def _plain_numbers(ax: Axes) -> None:
+    """Label a logarithmic vertical axis 0.1, 0.2, 0.5, 1 and so on."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 @figure
@@ -41,6 +50,7 @@ def deviation_law(
         xlabel="number of steps times perturbations, $T P$",
         ylabel="deviation of ZO from FO\nover the total change",
     )
+    _plain_numbers(ax)
     ax.legend()
     return drawn
 
@@ -80,33 +90,39 @@ def law_constants(
 
 
 @figure
-def temperature(ratio: Sequence[float], deviation: Sequence[float], P: Sequence[int]) -> Figure:
-    """Deviation against lr / P: one curve for all P.
+def temperature(
+    ratio: Sequence[float],
+    spread: Sequence[float],
+    P: Sequence[int],
+    constant: float,
+) -> Figure:
+    """Deviation times the root of the distance against lr / P: one line for all P.
 
     Args:
         ratio: lr / P of each cell.
-        deviation: of each cell.
+        spread: root mean square deviation times sqrt(lr T) of each cell.
         P: of each cell.
+        constant: C, predicted; the law is C sqrt(lr / P).
     """
     drawn, ax = plt.subplots()
+    grid = np.geomspace(min(ratio) / 1.5, max(ratio) * 1.5)
+    ax.plot(grid, constant * np.sqrt(grid), "--", color=THEORY, label="$C\\sqrt{\\eta/P}$")
     for number, count in enumerate(sorted(set(P))):
         mine = [k for k, p in enumerate(P) if p == count]
         ax.plot(
             [ratio[k] for k in mine],
-            [deviation[k] for k in mine],
+            [spread[k] for k in mine],
             MARKERS[number],
             color=CYCLE[number],
             label=f"P = {count}",
         )
-    scale = np.median(np.asarray(deviation) / np.sqrt(np.asarray(ratio)))
-    grid = np.geomspace(min(ratio) / 1.5, max(ratio) * 1.5)
-    ax.plot(grid, scale * np.sqrt(grid), "--", color=THEORY, label="slope 1/2")
     ax.set(
         xscale="log",
         yscale="log",
         xlabel="temperature $\\eta / P$",
-        ylabel="deviation of ZO from FO\nover the total change",
+        ylabel="deviation $\\times \\sqrt{\\eta T}$",
     )
+    _plain_numbers(ax)
     ax.legend()
     return drawn
 
@@ -115,7 +131,8 @@ def temperature(ratio: Sequence[float], deviation: Sequence[float], P: Sequence[
 def breakdown(
     horizons: Sequence[float],
     constants: Sequence[float],
-    drift: Sequence[float],
+    drift_fo: Sequence[float],
+    drift_zo: Sequence[float],
     predicted: float,
 ) -> Figure:
     """Where the law ends: measured constant and kernel drift against the distance gone.
@@ -123,22 +140,59 @@ def breakdown(
     Args:
         horizons: lr times T of each run.
         constants: measured, root mean square.
-        drift: norm(K_T - K_0)_F / norm(K_0)_F of the ZO run.
+        drift_fo: norm(K_T - K_0)_F / norm(K_0)_F of the FO run.
+        drift_zo: the same of the ZO run.
         predicted: C.
     """
     drawn, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(6.4, 5.0))
-    top.axhline(predicted, ls="--", color=THEORY, label="predicted")
+    top.axhline(predicted, ls="--", color=THEORY, label="predicted, $C$")
     top.plot(horizons, constants, "s-", color=ZO, label="measured")
-    top.set(yscale="log", ylabel="deviation $\\times \\sqrt{TP}$")
+    top.set(ylim=(0, None), ylabel="deviation $\\times \\sqrt{TP}$")
     top.legend()
-    bottom.plot(horizons, drift, "s-", color=ZO)
-    bottom.axhline(0.3, ls=":", color="gray")
+    bottom.plot(horizons, drift_zo, "s-", color=ZO, label="ZO")
+    bottom.plot(horizons, drift_fo, "o--", color=FO, label="FO")
     bottom.set(
         xscale="log",
         yscale="log",
         xlabel="distance gone, $\\eta T$",
         ylabel="kernel drift\n(relative Frobenius)",
     )
+    _plain_numbers(bottom)
+    bottom.set_xticks(list(horizons), [f"{h:g}" for h in horizons])
+    bottom.minorticks_off()
+    bottom.legend()
+    return drawn
+
+
+@figure
+def random_walk(
+    steps: Sequence[int] | Tensor, deviation: Tensor, constant: float, *, P: int
+) -> Figure:
+    """Deviation of ZO from FO along the run, for several seeds, beside C sqrt(t / P) / T.
+
+    Args:
+        steps: recorded steps, (R,), the last one T.
+        deviation: over the total change, (S, R), one row a seed.
+        constant: C, predicted.
+        P: number of perturbations.
+    """
+    drawn, ax = plt.subplots()
+    recorded = np.asarray(steps)
+    values = np.asarray(deviation)
+    T = int(recorded[-1])
+    for number, row in enumerate(values):
+        label = "ZO, one seed each" if number == 0 else None
+        ax.plot(recorded, row, color=ZO, alpha=0.35, lw=1, label=label)
+    rms = np.sqrt((values**2).mean(0))
+    ax.plot(recorded, rms, "s", color=ZO, label="root mean square")
+    grid = np.linspace(0, T, 200)
+    ax.plot(grid, constant * np.sqrt(grid / P) / T, "--", color=THEORY, label="theory, no fit")
+    ax.set(
+        title=f"T = {T}, P = {P}",
+        xlabel="step $t$",
+        ylabel="deviation of ZO from FO\nover the total change",
+    )
+    ax.legend()
     return drawn
 
 
@@ -161,6 +215,9 @@ def summed_theory(
         ends = [min(told.min(), seen.min()), max(told.max(), seen.max())]
         ax.plot(ends, ends, "--", color=THEORY)
         ax.plot(told, seen, marker, color=color, ms=3, alpha=0.6)
-        ax.set(title=name, xlabel="summed predictions")
-    axes[0].set_ylabel("measured change of $\\log \\pi$")
+        ax.set(
+            title=name,
+            xlabel="summed predictions",
+            ylabel="measured change of $\\log \\pi$",
+        )
     return drawn
