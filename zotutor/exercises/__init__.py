@@ -4,6 +4,14 @@ Each takes the student's function or answer, and prints "Correct" or raises an A
 gives a hint.
 """
 
+from .concentration import (
+    check_alignment_from_error,
+    check_alignment_from_responses,
+    check_law_from_kernels,
+    check_norm_variance,
+    check_perturbations_for_distances,
+    check_tail_probability,
+)
 from .dynamics import (
     check_entry_variance,
     check_log_softmax_jacobian,
@@ -29,6 +37,8 @@ from .zo_sgd import (
 )
 
 __all__ = [
+    "check_alignment_from_error",
+    "check_alignment_from_responses",
     "check_best_eps",
     "check_best_factor",
     "check_budget",
@@ -36,15 +46,19 @@ __all__ = [
     "check_entry_variance",
     "check_expected_bias",
     "check_four_point",
+    "check_law_from_kernels",
     "check_log_softmax_jacobian",
     "check_momentum_step",
+    "check_norm_variance",
     "check_perturbations_for",
+    "check_perturbations_for_distances",
     "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",
     "check_softmax_regression_kernel",
     "check_steps",
     "check_steps_needed",
+    "check_tail_probability",
     "check_trace_from_losses",
     "check_zo_entk_from_values",
     "check_zo_prediction",
