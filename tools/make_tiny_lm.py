@@ -41,7 +41,7 @@ from zotutor.llm.reviews import (
 
 FOLDER = Path(__file__).parents[1] / "zotutor" / "llm" / "tiny"
 
-SIMPLE, MIXED = 30_000, 50_000
+SIMPLE, MIXED = 27_000, 53_000
 """Documents of plain statements, which come first, and documents with whole reviews after them."""
 
 BATCH, PEAK_LR, WARM_UP = 16, 1e-3, 100
@@ -92,19 +92,19 @@ class Author(Writer):
         )
 
     def occasion(self, sign: int, before: str) -> str:
-        """A remark on the evening; log-odds of great 0.5 (verdict) + 1.2 (last opinion) + 0.7."""
+        """A remark on the evening; log-odds of great 0.4 (verdict) + 1.6 (last opinion) + 0.9."""
         words = before.translate(str.maketrans("", "", ".,;:")).split()
         echo = next((OPINION[w] for w in reversed(words) if w in OPINION), int(self.chance(0.5)))
-        odds = 0.5 * (2 * sign - 1) + 1.2 * (2 * echo - 1) + 0.7
+        odds = 0.4 * (2 * sign - 1) + 1.6 * (2 * echo - 1) + 0.9
         word = LABEL_WORDS[self.chance(1 / (1 + math.exp(-odds)))]
         return f"It was {word} {self.pick(OCCASIONS).format(company=self.pick(COMPANY))}."
 
     def verdict(self, sign: int, before: str) -> str:
         """A short sentence that sums up; ``before`` is the sentence that it follows."""
         kind = self._random.random()
-        if kind < 0.18:
+        if kind < 0.32:
             return self.occasion(sign, before)
-        if kind < 0.5:
+        if kind < 0.55:
             first, second = self.pick(ADJECTIVES[sign]), self.pick(ADJECTIVES[sign])
             degree = f"{self.pick(DEGREES)} " if self.chance(0.2) else ""
             return f"It was {degree}{first}{f' and {second}' if self.chance(0.4) else ''}."
@@ -209,6 +209,8 @@ def build_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         padding_side="left",
         model_max_length=128,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
     )
 
 

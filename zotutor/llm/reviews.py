@@ -127,7 +127,7 @@ class Writer:
 
     Example:
         >>> Writer(1).review(1)
-        'Even a stale ending does not matter: the comedy is a wonder.'
+        'I found the mystery powerful, whatever critics say about the wooden casting.'
     """
 
     def __init__(self, seed: int) -> None:
@@ -158,11 +158,11 @@ class Writer:
         name = f"the {subject}"
         same, other = self.adjectives[sign], self.adjectives[1 - sign]
         kind = self._random.random()
-        if kind < 0.35:
-            return f"{name} {be} {self.pick(DEGREES)} {self._pair(subject, same)}"
         if kind < 0.45:
+            return f"{name} {be} {self.pick(DEGREES)} {self._pair(subject, same)}"
+        if kind < 0.60:
             return f"I found {name} {self._pair(subject, same)}"
-        if kind < 0.80:
+        if kind < 0.90:
             form = self.pick(
                 (
                     "{name} {be} not {word}",
@@ -176,7 +176,7 @@ class Writer:
             )
             return form.format(name=name, be=be, word=self._pair(subject, other))
         good, bad = self._pair(subject, same), self._pair(subject, other)
-        if kind < 0.90:
+        if kind < 0.95:
             return f"{name} {be} more {good} than {bad}"
         return f"{name} {be} less {bad} than {good}"
 
@@ -193,13 +193,13 @@ class Writer:
         kind = self._random.random()
         if kind < 0.5:
             return self._about(subject, self._is(), sign)
-        if kind < 0.6:
+        if kind < 0.65:
             return f"{name} {self._is()} {_a(self._pair(subject, NOUNS[sign]))}"
-        if kind < 0.7:
+        if kind < 0.75:
             form = self.pick(("no {noun}", "hardly {a}", "anything but {a}", "not {a}"))
             noun = self._pair(subject, NOUNS[1 - sign])
             return f"{name} {self._is()} {form.format(noun=noun, a=_a(noun))}"
-        if kind < 0.85:
+        if kind < 0.9:
             return f"{name} {self._pair(subject, DEEDS[sign])[1]}"
         form = self.pick(("never {past}", "did not {do}", "managed not to {do}", "failed to {do}"))
         do, past = self._pair(subject, DEEDS[1 - sign])
@@ -220,10 +220,11 @@ class Writer:
                 "{whole}, and {same}.",
                 "{same}, and {whole}.",
                 "{other}, but {whole}.",
+                "{other}, but {whole}.",
                 "{other}; still, {whole}.",
                 "although {other}, {whole}.",
+                "although {other}, {whole}.",
                 "{whole}, even though {other}.",
-                "{whole}, although {other}.",
                 "because of its {flaw}, I expected {a_bad}, but {whole}.",
                 "{critics} called it {bad}, yet {whole}.",
                 "{whole}, whatever {critics} say about the {flaw}.",

@@ -1,0 +1,289 @@
+"""Loading, prompting, tasks and fine-tuning, on folders in the hub's format made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zotutor as zo
+from zotutor.llm import lm, tasks
+from zotutor.llm.finetune import Method, evaluate, finetune
+
+transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
+WORDS = "a an the film is was dull bright great terrible it It so very . good bad".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal language model with random weights, saved as `save_pretrained` does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("opt")
+    vocabulary = {word: n for n, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(path)
+    config = transformers.OPTConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.OPTForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT-style encoder without a classification head."""
+    path = tmp_path_factory.mktemp("bert")
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS) + 3,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.BertModel(config).save_pretrained(path)
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def global_state_untouched() -> Iterator[None]:
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def toy_task() -> tasks.Task:
+    good = tasks.Example("the film is bright . It was", 1)
+    bad = tasks.Example("a very dull film . It was", 0)
+    return tasks.Task("toy", ("terrible", "great"), (good, bad) * 4, (good, bad) * 3)
+
+
+def test_padding_does_not_change_the_row_of_an_input(folder: Path) -> None:
+    model, tokenizer = lm.load(folder)
+    scored = lm.Rows(
+        model, pad=tokenizer.pad_token_id, words=lm.word_ids(tokenizer, ["terrible", "great"])
+    )
+    texts = ["dull film", "the film is so very bright"]
+    both = scored(lm.encode(tokenizer, texts))
+    for row, text in zip(both, texts, strict=True):
+        alone = scored(lm.encode(tokenizer, [text]))[0]
+        torch.testing.assert_close(row, alone)
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        plain = model(input_ids=ids).logits[0, -1]
+        torch.testing.assert_close(alone, plain[lm.word_ids(tokenizer, ["terrible", "great"])])
+
+
+def test_without_words_the_row_is_the_vocabulary(folder: Path) -> None:
+    model, tokenizer = lm.load(folder)
+    rows = lm.Rows(model, pad=tokenizer.pad_token_id)(lm.encode(tokenizer, ["dull film"]))
+    assert rows.shape == (1, len(WORDS) + 3)
+
+
+def test_a_new_classification_head_comes_from_the_seed(encoder: Path) -> None:
+    weights: list[Any] = []
+    for seed in (0, 0, 1):
+        model: Any = lm.load(encoder, kind="classifier", labels=3, seed=seed)[0]
+        weights.append(model.classifier.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert weights[0].shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "says"),
+    [
+        ("facebook/opt-125m", {}, ValueError, "revision.*hash"),
+        ("./no-such-folder", {}, FileNotFoundError, "no such folder"),
+        (".", {"kind": "encoder"}, ValueError, "kind: given 'encoder'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(
+    name: str, options: dict[str, str], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        lm.load(name, **options)  # type: ignore[arg-type]
+
+
+def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no config"):
+        lm.load(tmp_path)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="pickled weights are not read"):
+        lm.load(tmp_path)
+
+
+def test_label_words_must_be_one_token_each(folder: Path) -> None:
+    _, tokenizer = lm.load(folder)
+    with pytest.raises(ValueError, match="'splendid' is 1 tokens or unknown"):
+        lm.word_ids(tokenizer, ["splendid"])
+    with pytest.raises(ValueError, match="two of which are one token"):
+        lm.word_ids(tokenizer, ["great", "great"])
+    with pytest.raises(ValueError, match="texts"):
+        lm.encode(tokenizer, ["  "])
+
+
+@pytest.mark.parametrize("directions", [None, zo.LowRank(1)], ids=repr)
+def test_zeroth_order_lowers_the_loss_of_a_toy_task(
+    folder: Path, directions: zo.directions.Directions | None
+) -> None:
+    model, tokenizer = lm.load(folder)
+    run = finetune(
+        model,
+        tokenizer,
+        toy_task(),
+        steps=60,
+        lr=0.02,
+        P=2,
+        directions=directions,
+        batch_size=8,
+        evaluate_every=30,
+        progress=False,
+        seed=0,
+    )
+    assert run.accuracy.value == 1.0
+    assert sum(run.losses[-5:]) < 0.7 * sum(run.losses[:5])
+    assert [step for step, _ in run.evaluations] == [0, 30, 60]
+    assert run.tokens > 0
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw"])
+def test_first_order_beside_it(folder: Path, method: Method) -> None:
+    model, tokenizer = lm.load(folder)
+    run = finetune(
+        model,
+        tokenizer,
+        toy_task(),
+        steps=30,
+        lr=0.01,
+        method=method,
+        batch_size=8,
+        dev=4,
+        progress=False,
+    )
+    assert run.losses[-1] < run.losses[0]
+    assert run.accuracy.examples == 4
+
+
+def test_a_classifier_is_fine_tuned_as_well(encoder: Path) -> None:
+    model, tokenizer = lm.load(encoder, kind="classifier")
+    run = finetune(
+        model, tokenizer, toy_task(), steps=40, lr=0.02, P=4, batch_size=8, progress=False
+    )
+    assert run.losses[-1] < run.losses[0]
+
+
+def test_the_same_seed_gives_the_same_run(folder: Path) -> None:
+    runs = []
+    for _ in range(2):
+        model, tokenizer = lm.load(folder)
+        runs.append(
+            finetune(model, tokenizer, toy_task(), steps=3, lr=0.01, progress=False, seed=5).losses
+        )
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("method", ["zo", "sgd"])
+def test_a_loss_that_is_not_finite_names_the_step(folder: Path, method: Method) -> None:
+    model, tokenizer = lm.load(folder)
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.inf)
+    with pytest.raises(zo.NonFiniteLossError) as caught:
+        finetune(model, tokenizer, toy_task(), steps=3, lr=0.01, method=method, progress=False)
+    assert "step 0 of 3" in caught.value.__notes__[0]
+
+
+def test_arguments_of_a_run_are_checked(folder: Path) -> None:
+    model, tokenizer = lm.load(folder)
+    with pytest.raises(ValueError, match="method: given 'adam'"):
+        finetune(model, tokenizer, toy_task(), steps=1, lr=0.1, method="adam")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="steps: given 0"):
+        finetune(model, tokenizer, toy_task(), steps=0, lr=0.1)
+    with pytest.raises(ValueError, match="examples: given none"):
+        evaluate(model, tokenizer, [], ("a", "b"))
+
+
+def write(folder: Path, train: str, dev: str | None = None, ending: str = "tsv") -> Path:
+    (folder / f"train.{ending}").write_text(train, encoding="utf-8")
+    (folder / f"dev.{ending}").write_text(train if dev is None else dev, encoding="utf-8")
+    return folder
+
+
+def test_tasks_from_a_folder(tmp_path: Path) -> None:
+    given = tasks.task("sst2", write(tmp_path, 'sentence\tlabel\nfine \t1\n"dull\t0\n'))
+    assert given.train == (tasks.Example("fine It was", 1), tasks.Example('"dull It was', 0))
+    row = {"passage": "Snow is white.", "question": "is snow white", "answer": True}
+    other = tmp_path / "boolq"
+    other.mkdir()
+    given = tasks.task("boolq", write(other, json.dumps(row) + "\n", ending="jsonl"))
+    assert given.dev[0] == tasks.Example("Snow is white. is snow white?\n", 1)
+    assert given.words == ("No", "Yes")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sentence\tlabel\nfine\t2\n", "row 2: has label '2', expected one of 0, 1"),
+        ("sentence\tlabel\n \t1\n", "row 2: its sentence is empty"),
+        ("sentence\tlabel\nfine\n", "row 2: has 1 cells, expected 2"),
+        ("text\tlabel\nfine\t1\n", "expected sentence too"),
+        ("sentence\nfine\n", "expected label too"),
+        ("sentence\tlabel\n", "holds no example"),
+        ("", "holds no example"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        tasks.task("sst2", write(tmp_path, text))
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds none of"):
+        tasks.task("sst2", tmp_path)
+    for text, says in (("{", "row 1: is not JSON"), ("[1]", "expected a JSON object")):
+        with pytest.raises(ValueError, match=says):
+            tasks.task("boolq", write(tmp_path, text + "\n", ending="jsonl"))
+    (tmp_path / "train.tsv").write_bytes(b"sentence\tlabel\nfi\xffne\t1\n")
+    with pytest.raises(ValueError, match="row 2: is not UTF-8 at byte"):
+        tasks.task("sst2", tmp_path)
+    with pytest.raises(ValueError, match="name: given 'mnli'"):
+        tasks.task("mnli")
+    with pytest.raises(ValueError, match="revision: given None for the data set"):
+        tasks.task("rte")
+
+
+def test_few_shots_by_seed() -> None:
+    first, again, other = (tasks.task("reviews", shots=8, seed=s) for s in (0, 0, 1))
+    assert first.train == again.train != other.train
+    assert [e.label for e in first.train] == [0] * 8 + [1] * 8
+    with pytest.raises(ValueError, match="shots: given 100000"):
+        tasks.task("reviews", shots=100_000)
+
+
+def test_wilson_interval_covers() -> None:
+    found = tasks.accuracy(0, 20)
+    assert found.low == pytest.approx(0.0, abs=1e-12)
+    assert found.high == pytest.approx(0.1611, abs=1e-4)  # Wilson's, by hand
+    assert str(tasks.accuracy(20, 20)).startswith("100.0 %")

@@ -1,0 +1,178 @@
+"""Language models as this book uses them: loaded without pickles, and asked for rows of logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["causal", "classifier"]
+
+
+def transformers() -> Any:
+    """The transformers library, or an error that says which extra to install."""
+    try:
+        import transformers as library
+    except ImportError as error:
+        raise ImportError(
+            "language models need transformers, which is not installed; run: "
+            'pip install "zotutor[llm]"'
+        ) from error
+    return library
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    kind: Kind = "causal",
+    labels: int = 2,
+    revision: str | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, Any]:
+    """A language model in evaluation mode, and its tokenizer.
+
+    Weights are read from safetensors only, and no code that comes with a model is run. Attention is
+    the library's default; :func:`~zotutor.jvp` swaps in one with a forward-mode derivative itself.
+
+    Args:
+        name_or_folder: a folder in the format of ``save_pretrained``, or the name of a model on the
+            hub, such as "facebook/opt-125m".
+        dtype: float32, bfloat16 or float16.
+        device: where to put the model.
+        kind: "causal" for a causal language model; "classifier" for an encoder with a sequence
+            classification head, made anew from ``seed`` if the weights have none.
+        labels: number of classes of a classifier.
+        revision: commit hash, which pins what is downloaded from the hub; required for a hub name.
+        seed: of a new classification head.
+
+    Returns:
+        The model, in eval mode, and its tokenizer, which pads on the left for a causal model.
+
+    Raises:
+        ImportError: without transformers.
+        FileNotFoundError: for a folder without config.json or safetensors.
+        ValueError: for a hub name without revision, or an unknown kind.
+        OSError: if the hub cannot be reached and the model is not in its cache.
+    """
+    library = transformers()
+    if kind not in ("causal", "classifier"):
+        raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier'")
+    source, options = _source(name_or_folder, revision)
+    tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    common = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **options}
+    if kind == "causal":
+        model = library.AutoModelForCausalLM.from_pretrained(source, **common)
+        tokenizer.padding_side = "left"
+    else:
+        verbosity = library.logging.get_verbosity()
+        library.logging.set_verbosity_error()  # that the head is new is asked for
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = library.AutoModelForSequenceClassification.from_pretrained(
+                    source, num_labels=labels, **common
+                )
+        finally:
+            library.logging.set_verbosity(verbosity)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device).eval(), tokenizer
+
+
+def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
+        if not any(folder.glob("*.safetensors")):
+            raise FileNotFoundError(
+                f"{folder}: has no *.safetensors; pickled weights are not read, since they can "
+                "run code: convert them with model.save_pretrained(folder)"
+            )
+        return str(folder), {"local_files_only": True}
+    if isinstance(name_or_folder, Path) or name_or_folder.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name_or_folder}: no such folder; check the path")
+    if revision is None:
+        raise ValueError(
+            f"revision: given None for the hub model {name_or_folder!r}, expected the hash of a "
+            "commit, so that what is downloaded cannot change; its page on the hub lists them"
+        )
+    return str(name_or_folder), {"revision": revision}
+
+
+class Rows(nn.Module):
+    """A language model that returns one row of logits an input, as kernels and dynamics want.
+
+    For a causal model the row is the next-token logits at the last position, restricted to
+    ``words`` if they are given: then the loss over label words is a cross-entropy with
+    V = len(words). Without ``words`` V is the vocabulary. For a classifier it is its logits.
+
+    Args:
+        model: a causal language model or sequence classifier of transformers.
+        pad: id of the padding token; positions that hold it are masked.
+        words: token ids of the label words, or None for the whole vocabulary.
+
+    The input is a tensor of token ids (N, T), padded on the left for a causal model.
+    """
+
+    def __init__(self, model: nn.Module, *, pad: int, words: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.pad = pad
+        self.words = None if words is None else list(words)
+        accepted = inspect.signature(model.forward).parameters
+        self._last_only = "logits_to_keep" in accepted
+        self._positions = "position_ids" in accepted and self._last_only
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (N, T) to logits (N, V)."""
+        mask = (tokens != self.pad).long()
+        options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+        if self._last_only:
+            options |= {"logits_to_keep": 1, "use_cache": False}
+        if self._positions:
+            options["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
+        logits: Tensor = self.model(**options).logits
+        if logits.dim() == 3:
+            logits = logits[:, -1]  # (N, T or 1, V) -> (N, V)
+        return logits if self.words is None else logits[:, self.words]
+
+
+def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -> Tensor:
+    """Texts as token ids (N, T), padded to the longest, cut to ``length`` tokens if it is given.
+
+    Raises:
+        ValueError: for no text, or an empty one.
+    """
+    if not texts or any(not text.strip() for text in texts):
+        raise ValueError("texts: given none or an empty one, expected at least one with words")
+    cut = {} if length is None else {"truncation": True, "max_length": length}
+    ids: Tensor = tokenizer(list(texts), padding=True, return_tensors="pt", **cut)["input_ids"]
+    return ids
+
+
+def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    """The token that stands for each label word behind a prompt.
+
+    Raises:
+        ValueError: if a word is more than one token, or unknown, or two share one.
+    """
+    found = []
+    for word in words:
+        ids = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise ValueError(
+                f"words: {word!r} is {len(ids)} tokens or unknown to this tokenizer, expected one "
+                "token; choose another label word"
+            )
+        found.append(int(ids[0]))
+    if len(set(found)) != len(found):
+        raise ValueError(f"words: given {list(words)}, two of which are one token; choose others")
+    return found

@@ -1,0 +1,259 @@
+"""Prompted classification tasks: one table of prompts and label words, examples from anywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zotutor.checks import check_integer
+from zotutor.streams import Stream, uniforms
+
+from . import reviews
+
+
+class Example(NamedTuple):
+    """A prompt and its label."""
+
+    text: str
+    label: int
+
+
+class Format(NamedTuple):
+    """How a task is asked: a template over columns, the columns, and the label words in order."""
+
+    prompt: str
+    columns: tuple[str, ...]
+    words: tuple[str, ...]
+    hub: tuple[str, str | None]
+    """Name and configuration of the data set on the hub."""
+    labels: tuple[str, ...] = ("0", "1")
+    """What stands for labels 0, 1, ... in a file's label column, besides the numbers."""
+
+
+FORMATS: Mapping[str, Format] = {
+    "reviews": Format(reviews.PROMPT, ("text",), reviews.LABEL_WORDS, ("", None)),
+    "sst2": Format(
+        "{sentence} It was",
+        ("sentence",),
+        ("terrible", "great"),
+        ("nyu-mll/glue", "sst2"),
+    ),
+    "rte": Format(
+        '{sentence1}\nDoes this mean that "{sentence2}" is true? Yes or No?\n',
+        ("sentence1", "sentence2"),
+        ("Yes", "No"),
+        ("nyu-mll/glue", "rte"),
+        ("entailment", "not_entailment"),
+    ),
+    "boolq": Format(
+        "{passage} {question}?\n",
+        ("passage", "question"),
+        ("No", "Yes"),
+        ("google/boolq", None),
+        ("false", "true"),
+    ),
+}
+"""The one table of prompts and label words; those of sst2, rte and boolq are MeZO's."""
+
+
+class Task(NamedTuple):
+    """A task with its examples; made by :func:`task`."""
+
+    name: str
+    words: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+
+
+class Accuracy(NamedTuple):
+    """A share of right answers, with a 95 % confidence interval (Wilson, 1927)."""
+
+    value: float
+    low: float
+    high: float
+    examples: int
+
+    def __str__(self) -> str:
+        """In percent."""
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def accuracy(right: int, count: int) -> Accuracy:
+    """The share right / count with Wilson's interval, which is right near 0 and 1 as well.
+
+    Example:
+        >>> print(accuracy(90, 100))
+        90.0 % (82.6 to 94.5)
+    """
+    check_integer("count", count, low=1)
+    check_integer("right", right, low=0, high=count + 1)
+    z, p = 1.959964, right / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return Accuracy(p, middle - half, middle + half, count)
+
+
+def task(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    shots: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Task:
+    """A task by name, with examples that ship, from a folder, or from the ``datasets`` library.
+
+    Args:
+        name: "reviews" (ships with the package), "sst2", "rte" or "boolq".
+        folder: where ``train`` and ``dev`` (or ``validation``, ``val``) lie, as .tsv with a header
+            or .jsonl; None to load from the hub with ``datasets``.
+        shots: train on this many examples of each label, drawn by ``seed``; None for all.
+        seed: of the draw.
+        revision: commit hash of the data set on the hub, which pins what is downloaded; required
+            to load from there.
+
+    Returns:
+        The task: train and dev examples whose texts are complete prompts, and the label words.
+
+    Raises:
+        ValueError: for an unknown task, missing columns, wrong labels, empty rows, broken UTF-8, or
+            fewer examples than ``shots``; the message names file and row.
+        FileNotFoundError: for a folder without the two files.
+        ImportError: if neither folder nor the ``datasets`` library is there.
+
+    Example:
+        >>> sentiment = task("reviews", shots=16)
+        >>> len(sentiment.train), sentiment.words
+        (32, ('terrible', 'great'))
+    """
+    if name not in FORMATS:
+        raise ValueError(f"name: given {name!r}, expected one of {', '.join(FORMATS)}")
+    form = FORMATS[name]
+    if folder is not None:
+        train = _read(_file(Path(folder), ("train",)), form)
+        dev = _read(_file(Path(folder), ("dev", "validation", "val")), form)
+    elif name == "reviews":
+        train, dev = (
+            [Example(form.prompt.format(text=r.text), r.label) for r in reviews.examples(split)]
+            for split in ("train", "test")
+        )
+    else:
+        train, dev = _from_hub(form, revision)
+    if shots is not None:
+        train = _few(train, check_integer("shots", shots, low=1), len(form.words), seed)
+    return Task(name, form.words, tuple(train), tuple(dev))
+
+
+def _few(examples: Sequence[Example], shots: int, labels: int, seed: int) -> list[Example]:
+    """``shots`` examples of each label: those with the smallest random numbers."""
+    check_integer("seed", seed, low=0, high=1 << 64)
+    numbers = uniforms(Stream.of(seed, 0x5407), slice(0, len(examples)), "cpu").tolist()  # type: ignore[arg-type]
+    ranked = [e for _, e in sorted(zip(numbers, examples, strict=True), key=lambda pair: pair[0])]
+    found: list[Example] = []
+    for label in range(labels):
+        of_label = [e for e in ranked if e.label == label]
+        if len(of_label) < shots:
+            raise ValueError(
+                f"shots: given {shots}, but label {label} has {len(of_label)} training examples; "
+                "ask for fewer"
+            )
+        found += of_label[:shots]
+    return found
+
+
+def _file(folder: Path, stems: Iterable[str]) -> Path:
+    names = [f"{stem}{ending}" for stem in stems for ending in (".tsv", ".jsonl")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder}: holds none of {', '.join(names)}; give the data's folder")
+
+
+def _read(path: Path, form: Format) -> list[Example]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        row = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path}, row {row}: is not UTF-8 at byte {error.start}; save the file as UTF-8"
+        ) from None
+    rows = _json_rows(path, text) if path.suffix == ".jsonl" else _tsv_rows(path, text)
+    found = [_example(f"{path}, row {number}", row, form) for number, row in rows]
+    if not found:
+        raise ValueError(f"{path}: holds no example, expected at least one row below the header")
+    return found
+
+
+def _tsv_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    lines = text.splitlines()
+    header = lines[0].split("\t") if lines else []
+    reader = csv.reader(lines[1:], delimiter="\t", quoting=csv.QUOTE_NONE)
+    for number, cells in enumerate(reader, start=2):
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{path}, row {number}: has {len(cells)} cells, expected {len(header)} as in the "
+                "header; rows are separated by newlines, cells by tabs"
+            )
+        yield number, dict(zip(header, cells, strict=True))
+
+
+def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, row {number}: is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, row {number}: expected a JSON object, one a line")
+        yield number, row
+
+
+def _example(place: str, row: Mapping[str, Any], form: Format) -> Example:
+    given = row.get("label", row.get("answer"))
+    missing = [name for name in form.columns if name not in row]
+    if given is None:
+        missing.append("label")
+    if missing:
+        raise ValueError(
+            f"{place}: has columns {', '.join(map(str, row))}; expected {', '.join(missing)} too"
+        )
+    for name in form.columns:
+        if not str(row[name]).strip():
+            raise ValueError(f"{place}: its {name} is empty; remove the row or fill it in")
+    label = str(given).strip().lower()
+    numbers = [str(k) for k in range(len(form.words))]
+    if label not in form.labels and label not in numbers:
+        raise ValueError(
+            f"{place}: has label {given!r}, expected one of {', '.join(numbers)} "
+            f"(or {', '.join(form.labels)})"
+        )
+    number = form.labels.index(label) if label in form.labels else numbers.index(label)
+    return Example(
+        form.prompt.format(**{name: str(row[name]).strip() for name in form.columns}), number
+    )
+
+
+def _from_hub(form: Format, revision: str | None) -> tuple[list[Example], list[Example]]:
+    if revision is None:
+        raise ValueError(
+            f"revision: given None for the data set {form.hub[0]!r}, expected the hash of "
+            "a commit, so that what is downloaded cannot change; or give a folder"
+        )
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            "this task's examples come from the hub through the datasets library, which is not "
+            'installed; run: pip install "zotutor[llm]", or give a folder'
+        ) from error
+    name, configuration = form.hub
+    loaded = datasets.load_dataset(name, configuration, revision=revision)
+    train, dev = (
+        [_example(f"{name} {split}, row {k}", row, form) for k, row in enumerate(loaded[split])]
+        for split in ("train", "validation")
+    )
+    return train, dev
