@@ -12,6 +12,11 @@ from .concentration import (
     check_perturbations_for_distances,
     check_tail_probability,
 )
+from .dimension import (
+    check_copies,
+    check_growing_family,
+    check_perturbations_for_share,
+)
 from .dynamics import (
     check_entry_variance,
     check_log_softmax_jacobian,
@@ -43,15 +48,18 @@ __all__ = [
     "check_best_factor",
     "check_budget",
     "check_constant",
+    "check_copies",
     "check_entry_variance",
     "check_expected_bias",
     "check_four_point",
+    "check_growing_family",
     "check_law_from_kernels",
     "check_log_softmax_jacobian",
     "check_momentum_step",
     "check_norm_variance",
     "check_perturbations_for",
     "check_perturbations_for_distances",
+    "check_perturbations_for_share",
     "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",

@@ -11,6 +11,7 @@ from .concentration import (
     one_pair_projected,
     spectra,
 )
+from .dimension import error_and_cause, error_distributions, stable_steps
 from .dynamics import (
     agreement,
     block_and_entries,
@@ -65,6 +66,8 @@ __all__ = [
     "error_against_alignment",
     "error_against_eps",
     "error_against_perturbations",
+    "error_and_cause",
+    "error_distributions",
     "expected_change",
     "explore",
     "gradient_and_estimate",
@@ -84,6 +87,7 @@ __all__ = [
     "random_walk",
     "runs_on_quadratic",
     "spectra",
+    "stable_steps",
     "steps_by_dimension",
     "steps_by_width",
     "summed_theory",
