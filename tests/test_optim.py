@@ -339,6 +339,24 @@ def test_small_updates_are_not_lost_in_half_precision(dtype: torch.dtype, moment
     assert error < 0.2 * shift
 
 
+@pytest.mark.statistical
+def test_roundings_at_random_are_independent_of_one_another() -> None:
+    n = 1 << 14
+    tensors = [torch.full((n,), 1.5, dtype=torch.bfloat16, requires_grad=True) for _ in range(2)]
+    optimizer = zo.ZOSGD(tensors, 2.0**-9, seed=4)  # a quarter of the spacing
+    moved = []
+    for _ in range(2):
+        optimizer.replay([1.0])
+        moved += [(theta != 1.5).double() for theta in tensors]
+        for theta in tensors:
+            theta.detach().fill_(1.5)
+    u = zo.Rademacher().at(tensors, seed=4, step=0).tensor(0).double()
+    rows = torch.stack([*(row - row.mean() for row in moved), u])
+    correlation = torch.corrcoef(torch.cat([rows, rows[:4].roll(1, 1)])).fill_diagonal_(0)
+    assert [float(row.mean()) for row in moved] == pytest.approx([0.25] * 4, abs=0.02)
+    assert correlation.abs().max() < 5 / math.sqrt(n)
+
+
 # ---- lr = 0 --------------------------------------------------------------------------------------
 
 

@@ -1,11 +1,11 @@
 """The loss at theta + c u, theta never written.
 
 A `torch.overrides.TorchFunctionMode` sees every torch operation, and :mod:`zotutor.watch` what goes
-around it. Where an operation reads a trainable parameter it is handed a scratch tensor theta + c
-u_p instead, which is dropped when the operation returns. So there is nothing to restore: not after
-an exception, not after an interrupt, not in half precision, where +eps, -2 eps, +eps does not lead
-back to theta. Tied weights come out right, because a parameter is recognized by identity wherever
-it is used.
+around it. Where an operation reads a trainable parameter it is handed a scratch tensor
+theta + c u_p instead, which is dropped when the operation returns. So there is nothing to restore:
+not after an exception, not after an interrupt, not in half precision, where +eps, -2 eps, +eps does
+not lead back to theta. Tied weights come out right, because a parameter is recognized by identity
+wherever it is used.
 """
 
 from __future__ import annotations
