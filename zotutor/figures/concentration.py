@@ -42,6 +42,11 @@ def _value_ticks(ax: Axes) -> None:
     ax.minorticks_off()
 
 
+def _bins(samples: np.ndarray) -> int:
+    """As many bins as the number of samples fills."""
+    return int(np.clip(np.sqrt(samples.size), 8, 60))
+
+
 @figure
 def kept_inner_products(
     samples: Mapping[int, Values], exact: float, *, epsilon: float, xlabel: str
@@ -59,7 +64,7 @@ def kept_inner_products(
     )
     for ax, (P, values) in zip(axes[0], samples.items(), strict=True):
         found = _array(values)
-        ax.hist(found, bins=60, color=ZO, density=True)
+        ax.hist(found, bins=_bins(found), color=ZO, density=True)
         ax.axvspan(exact - epsilon, exact + epsilon, color="#bbbbbb", alpha=0.5, zorder=0)
         ax.axvline(exact, color=THEORY, linestyle="--", linewidth=1.2)
         inside = float((np.abs(found - exact) <= epsilon).mean())
@@ -103,6 +108,9 @@ def curves(
         ax.set_xscale("log")
     if ylog:
         ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        if high < 100 * low:
+            _value_ticks(ax)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.legend(fontsize=9)
@@ -121,7 +129,7 @@ def one_pair_projected(samples: Values, exact: float, bound: float, *, title: st
     """
     found = _array(samples)
     fig, ax = plt.subplots(figsize=(6.0, 3.4))
-    ax.hist(found, bins=60, color=ZO, density=True, label="drawn")
+    ax.hist(found, bins=_bins(found), color=ZO, density=True, label="drawn")
     spread = float(found.std())
     if spread > 0:
         grid = np.linspace(found.min(), found.max(), 200)
@@ -133,7 +141,7 @@ def one_pair_projected(samples: Values, exact: float, bound: float, *, title: st
     ax.set_xlabel("projected inner product")
     ax.set_yticks([])
     ax.set_title(title)
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, frameon=True, framealpha=0.9, edgecolor="none")
     return fig
 
 
