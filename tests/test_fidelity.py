@@ -12,6 +12,7 @@ from torch import Tensor
 import zotutor as zo
 from zotutor.directions import Directions
 from zotutor.fidelity import (
+    as_markdown,
     kernel_fidelity,
     mean_over_pairs,
     mnist_table,
@@ -100,6 +101,15 @@ def test_table_of_mnist_says_where_it_comes_from_and_follows_the_law() -> None:
         for group in state["groups"].values():
             for row in group["Gaussian"] + group["Rademacher"]:
                 assert abs(row["relative_frobenius"] - row["law"]) < 4.5 * row["std_error"]
+
+
+def test_table_in_markdown_has_a_row_for_each_group() -> None:
+    table = mnist_table()
+    lines = as_markdown(table, "trained", P=25).splitlines()
+    assert len(lines) == 2 + len(table["states"]["trained"]["groups"])
+    assert len({line.count("|") for line in lines}) == 1
+    with pytest.raises(KeyError):
+        as_markdown(table, "half trained")
 
 
 Call = Callable[[Tensor, torch.nn.Module], object]

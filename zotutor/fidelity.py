@@ -210,3 +210,39 @@ def mnist_table() -> dict[str, Any]:
     text = files("zotutor").joinpath("data", "mnist_fidelity.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)
     return table
+
+
+def as_markdown(table: dict[str, Any], state: str, *, P: int = 125) -> str:
+    """One state of :func:`mnist_table` at one P, as a table in Markdown.
+
+    Args:
+        table: as :func:`mnist_table` returns.
+        state: "at initialization" or "trained".
+        P: number of perturbations, one of those measured.
+
+    Returns:
+        A header and a row for each group of pairs: alignment; relative error with Gaussian and
+        Rademacher directions, each with its standard error; the law; CKA; Wasserstein distance;
+        the bound over the law, as lengths, at P = 125.
+
+    Raises:
+        KeyError, StopIteration: for a state or P that was not measured.
+
+    Example:
+        >>> print(as_markdown(mnist_table(), "at initialization").splitlines()[0])
+        | pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |
+    """
+    lines = ["| pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |"]
+    lines.append("|:--|--:|--:|--:|--:|--:|--:|--:|")
+    for name, group in table["states"][state]["groups"].items():
+        gaussian, signs = (
+            next(row for row in group[family] if row["P"] == P)
+            for family in ("Gaussian", "Rademacher")
+        )
+        cells = [name, f"{group['alignment']:.4f}"]
+        cells.append(f"{gaussian['relative_frobenius']:.3f} ± {gaussian['std_error']:.3f}")
+        cells.append(f"{gaussian['law']:.3f}")
+        cells.append(f"{signs['relative_frobenius']:.3f} ± {signs['std_error']:.3f}")
+        cells += [f"{gaussian['cka']:.3f}", f"{gaussian['wasserstein']:.3f}"]
+        lines.append("| " + " | ".join([*cells, f"{group['bound_over_law']:.1f}"]) + " |")
+    return "\n".join(lines)
