@@ -70,6 +70,7 @@ class ZOSGD(Optimizer):
 
     _trusted: Any = None
     _vigilance: Vigilance
+    _kept: tuple[Any, list[Direction]] | None = None
 
     def __init__(
         self,
@@ -125,19 +126,7 @@ class ZOSGD(Optimizer):
         Returns:
             The mean of the 2 P losses, 0-d, float64 on the CPU: L(theta) up to O(eps^2).
         """
-        check_closure(closure)
-        drawn = self._drawn()
-        return self._finish(
-            drawn,
-            project(
-                closure,
-                self._tensors(),
-                drawn,
-                eps=self.eps,
-                method="two-point",
-                vigilance=self._vigilance_for(closure),
-            ),
-        )
+        return self._finish(self.measure(closure))
 
     @torch.no_grad()
     def step_batched(self, closure: Callable[[int], Tensor]) -> Tensor:
@@ -157,13 +146,57 @@ class ZOSGD(Optimizer):
             NotImplementedError: for an operation on a parameter other than linear layers,
                 embeddings, layer norms and elementwise products and sums; use :meth:`step` then.
         """
+        return self._finish(self.measure_batched(closure))
+
+    @torch.no_grad()
+    def measure(self, closure: Loss, *, only: range | None = None) -> Projection:
+        """The first half of :meth:`step`: what it measures; theta and the step counter stay.
+
+        ``step(closure)`` is ``replay(measure(closure).coefficients)``. Between the two halves the P
+        numbers can be written down, or put together from several processes that measured a part
+        of the perturbations each.
+
+        Args:
+            closure: as for :meth:`step`; called twice for each perturbation.
+            only: which of the perturbations 0, ..., P - 1; None for all.
+
+        Returns:
+            The projected gradients, one for each perturbation asked for, and the mean loss.
+
+        Raises:
+            TypeError, ValueError, NonFiniteLossError: as :meth:`step`; ValueError for an ``only``
+                that is empty or not within range(P).
+
+        Example:
+            >>> theta = torch.tensor([3.0, 4.0], requires_grad=True)
+            >>> optimizer = ZOSGD([theta], lr=0.1, P=2, seed=0)
+            >>> first = optimizer.measure(lambda: theta.sum(), only=range(1))
+            >>> second = optimizer.measure(lambda: theta.sum(), only=range(1, 2))
+            >>> optimizer.replay(first.coefficients + second.coefficients)
+            >>> optimizer.steps_taken
+            1
+        """
+        check_closure(closure)
+        return project(
+            closure,
+            self._tensors(),
+            self._part(only),
+            eps=self.eps,
+            method="two-point",
+            vigilance=self._vigilance_for(closure),
+        )
+
+    @torch.no_grad()
+    def measure_batched(
+        self, closure: Callable[[int], Tensor], *, only: range | None = None
+    ) -> Projection:
+        """The first half of :meth:`step_batched`; as :meth:`measure`, in one batched forward."""
         if not callable(closure):
             raise TypeError(
                 f"closure: given {closure!r}, expected a function of the number of copies that "
                 "returns one loss for each; write `lambda copies: losses(copies)`"
             )
-        drawn = self._drawn()
-        return self._finish(drawn, project_batched(closure, self._tensors(), drawn, eps=self.eps))
+        return project_batched(closure, self._tensors(), self._part(only), eps=self.eps)
 
     def _vigilance_for(self, closure: Loss) -> Vigilance:
         """What is known of the closure: nothing for other code, and at each hundredth step."""
@@ -173,21 +206,37 @@ class ZOSGD(Optimizer):
         return self._vigilance
 
     def _drawn(self) -> list[Direction]:
-        return draw(
-            self.directions, self._tensors(), P=self.P, seed=self.seed, step=self.steps_taken
-        )
+        """The directions of the current step; its two halves share those that are kept."""
+        tensors = self._tensors()
+        shapes = [(tensor.shape, tensor.device) for tensor in tensors]
+        key = (self.directions, self.P, self.seed, self.steps_taken, shapes)
+        if self._kept is None or self._kept[0] != key:
+            drawn = draw(self.directions, tensors, P=self.P, seed=self.seed, step=self.steps_taken)
+            self._kept = key, drawn
+        return self._kept[1]
 
-    def _finish(self, drawn: list[Direction], found: Projection) -> Tensor:
-        self._update(drawn, found.coefficients)
+    def _part(self, only: range | None) -> list[Direction]:
+        drawn = self._drawn()
+        if only is None:
+            return drawn
+        if not isinstance(only, range) or not only or not all(0 <= p < self.P for p in only):
+            raise ValueError(
+                f"only: given {only!r}, expected a range within the {self.P} perturbations of a "
+                f"step, not empty; give such as range({self.P})"
+            )
+        return [drawn[p] for p in only]
+
+    def _finish(self, found: Projection) -> Tensor:
+        self._update(self._drawn(), found.coefficients)
         return torch.tensor(found.loss, dtype=torch.float64)
 
     @torch.no_grad()
     def replay(self, coefficients: Sequence[float]) -> None:
-        """Take the current step again from its P projected gradients, without a loss.
+        """Take the current step from its P projected gradients, without a loss.
 
         Args:
-            coefficients: g_0, ..., g_(P-1), as :func:`~zotutor.estimators.projected_gradients`
-                returns them.
+            coefficients: g_0, ..., g_(P-1), as :meth:`measure` or
+                :func:`~zotutor.estimators.projected_gradients` returns them.
 
         Raises:
             ValueError: if there are not P of them, or one is not finite.
@@ -220,6 +269,7 @@ class ZOSGD(Optimizer):
                 if not theta.is_contiguous():
                     theta.copy_(flat.view(theta.shape))
         self.steps_taken += 1
+        self._kept = None
 
     def _apply(
         self,
