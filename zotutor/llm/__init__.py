@@ -4,19 +4,28 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 """
 
 from .finetune import Run, evaluate, finetune
+from .ledger import LedgerError, RunStoppedError
 from .lm import Rows, encode, load, word_ids
+from .replay import Replay, replay, weights_hash
+from .runs import RunError
 from .tasks import Accuracy, Example, Task, task
 
 __all__ = [
     "Accuracy",
     "Example",
+    "LedgerError",
+    "Replay",
     "Rows",
     "Run",
+    "RunError",
+    "RunStoppedError",
     "Task",
     "encode",
     "evaluate",
     "finetune",
     "load",
+    "replay",
     "task",
+    "weights_hash",
     "word_ids",
 ]

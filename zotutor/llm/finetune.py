@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zotutor.checks import check_integer, trainable
-from zotutor.directions import Directions, LowRank
+from zotutor.checks import check_integer, check_real
+from zotutor.directions import Directions
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
-from zotutor.streams import Stream, uniforms
 
+from .ledger import Step
 from .lm import Rows, encode, word_ids
+from .replay import header_of
+from .runs import Folder, Memory, examples_hash, uninterrupted
+from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task, accuracy
 
 Method = Literal["zo", "sgd", "adamw"]
+Schedule = Literal["constant", "linear"]
 
 
 class Run(NamedTuple):
@@ -29,7 +38,19 @@ class Run(NamedTuple):
     losses: list[float]
     evaluations: list[tuple[int, Accuracy]]
     seconds: float
+    """Of this call, with its evaluations and the steps it replayed."""
     tokens: int
+    """Of the steps measured in this call: 0 if the run was finished before."""
+
+    def plot(self) -> Any:
+        """The curves of loss and accuracy, a figure of Matplotlib."""
+        return curves(self.losses, self.evaluations)
+
+
+def curves(losses: list[float], evaluations: list[tuple[int, Accuracy]]) -> Any:
+    """The figure of a run; Matplotlib is imported where it is asked for."""
+    figures: Any = import_module("zotutor.figures")
+    return figures.run_curves(losses, evaluations)
 
 
 def rows(model: nn.Module, tokenizer: Any, words: Sequence[str]) -> Rows:
@@ -63,7 +84,7 @@ def evaluate(
         length: cut prompts to so many tokens.
 
     Raises:
-        ValueError: for no examples.
+        ValueError: for no examples, or one that is longer than the model reads.
     """
     if not examples:
         raise ValueError("examples: given none, expected at least one")
@@ -74,6 +95,7 @@ def evaluate(
         for start in range(0, len(ordered), batch_size):
             part = ordered[start : start + batch_size]
             tokens = encode(tokenizer, [e.text for e in part], length=length).to(device)
+            _check_width(model, tokens.shape[1])
             guesses = scored(tokens).argmax(-1).tolist()
             right += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
     return accuracy(right, len(ordered))
@@ -86,15 +108,21 @@ def finetune(
     *,
     steps: int,
     lr: float,
+    schedule: Schedule = "constant",
     P: int = 1,
     eps: float | None = None,
     directions: Directions | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
     method: Method = "zo",
     batch_size: int = 16,
     length: int | None = None,
     evaluate_every: int | None = None,
     dev: int | None = None,
     seed: int = 0,
+    output: str | Path | None = None,
+    save: bool = False,
+    seal_every: int = 100,
     progress: bool = True,
 ) -> Run:
     """Fine-tune a language model on a prompted task, by default from forward passes only.
@@ -103,123 +131,196 @@ def finetune(
     MeZO. Batches are drawn with replacement by ``seed``. With LowRank directions both signs and all
     P perturbations of a step share one batched forward.
 
+    With ``output`` the run is written to a folder while it goes on: the numbers of each step before
+    the step is taken. Interrupted, killed or out of disk space, it is taken up again by the same
+    call, from the base model, and ends in the same bits as if nothing had happened. Of a finished
+    run the same call tunes the model again from the ledger (:func:`~zotutor.llm.replay`).
+
     Args:
         model: a causal language model or classifier, in eval mode; trained in place.
         tokenizer: its tokenizer.
         task: from :func:`~zotutor.llm.task`.
         steps: how many, at least 1.
         lr: learning rate.
+        schedule: "constant", or "linear" for lr (1 - step / steps).
         P: number of perturbations a step (method "zo").
         eps: finite-difference step; None for the default of the dtype.
         directions: family of u; Rademacher by default.
+        momentum: as in :class:`~zotutor.ZOSGD` and ``torch.optim.SGD``.
+        weight_decay: as in :class:`~zotutor.ZOSGD` and torch's optimizers.
         method: "zo" for :class:`~zotutor.ZOSGD`; "sgd" or "adamw" for first order beside it.
         batch_size: prompts a step.
         length: cut prompts to so many tokens.
         evaluate_every: steps between evaluations on dev; None for the start and the end only.
         dev: how many dev examples to evaluate on; None for all.
         seed: of directions and batches.
+        output: folder for the run's ledger, configuration and metrics; None to keep nothing.
+        save: write the tuned weights to that folder, too, for ``from_pretrained``.
+        seal_every: steps between two hashes of the weights in the ledger.
         progress: show a bar with loss, accuracy, tokens a second and the time left.
 
     Returns:
         The zero-shot accuracy beside the final one, losses, evaluations, seconds and tokens seen.
 
     Raises:
-        TypeError, ValueError: for arguments out of range.
+        TypeError, ValueError: for arguments out of range, a folder that holds something else or is
+            written to by another process, a ledger that is damaged. Nothing was changed then.
         NonFiniteLossError: if a loss is NaN or infinite; the weights are those of the last good
             step, and the message names the step and what to try.
+        KeyboardInterrupt: if interrupted; the weights are those of the last whole step.
+        RunStoppedError: if ``output`` could not be written to any more.
 
     References:
         Malladi et al. (2023), MeZO.
     """
-    check_integer("steps", steps, low=1)
-    check_integer("batch_size", batch_size, low=1)
-    if method not in get_args(Method):
-        raise ValueError(f"method: given {method!r}, expected one of {', '.join(get_args(Method))}")
+    for name, count in (("steps", steps), ("batch_size", batch_size), ("seal_every", seal_every)):
+        check_integer(name, count, low=1)
+    for name, value in (("length", length), ("evaluate_every", evaluate_every), ("dev", dev)):
+        if value is not None:
+            check_integer(name, value, low=1)
+    check_real("lr", lr, low=0.0)
+    for name, choice, choices in (("method", method, Method), ("schedule", schedule, Schedule)):
+        if choice not in get_args(choices):
+            expected = ", ".join(get_args(choices))
+            raise ValueError(f"{name}: given {choice!r}, expected one of {expected}")
+    if output is None and save:
+        raise ValueError("save: given without output, the folder to save to; give that as well")
+    if output is not None and method != "zo":
+        raise ValueError(
+            f"output: given with method {method!r}, whose steps are not made of a few numbers that "
+            "a ledger could hold; leave it out, and save the model yourself"
+        )
     scored, device = rows(model, tokenizer, task.words), next(model.parameters()).device
-    check_against = task.dev if dev is None else task.dev[: check_integer("dev", dev, low=1)]
-    step = _stepper(scored, method, lr=lr, P=P, eps=eps, directions=directions, seed=seed)
-
-    def score() -> Accuracy:
-        return evaluate(model, tokenizer, check_against, task.words, length=length)
-
-    begun = time.perf_counter()
-    zero_shot = latest = score()
-    evaluations, losses, seen = [(0, zero_shot)], [], 0
-    with _bar(steps, progress) as bar:
-        for number in range(steps):
-            batch = _batch(task.train, batch_size, seed, number)
-            tokens = encode(tokenizer, [e.text for e in batch], length=length).to(device)
-            labels = torch.tensor([e.label for e in batch], device=device)
-            try:
-                losses.append(step(tokens, labels))
-            except NonFiniteLossError as error:
-                error.add_note(
-                    f"This was step {number} of {steps}; the weights are those after step "
-                    f"{number - 1}. Try a smaller lr (it is {lr}), or bfloat16 in place of float16."
-                )
-                raise
-            seen += tokens.numel()
-            if evaluate_every and (number + 1) % evaluate_every == 0 and number + 1 < steps:
-                latest = score()
-                evaluations.append((number + 1, latest))
-            speed = seen / (time.perf_counter() - begun)
-            bar.set_postfix_str(
-                f"loss {losses[-1]:.3f}, accuracy {latest}, {speed:.0f} tokens/s", refresh=False
-            )
+    batches = Batches(tokenizer, task.train, size=batch_size, length=length, seed=seed)
+    _check_width(model, batches.longest)
+    stepper = _stepper(
+        scored,
+        method,
+        lr=lr,
+        P=P,
+        eps=eps,
+        directions=directions,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        seed=seed,
+    )
+    folder = Memory()
+    if output is not None and isinstance(stepper, ZerothOrder):
+        options = {
+            "task": task.name,
+            "examples": examples_hash(task),
+            "steps": steps,
+            "lr": lr,
+            "schedule": schedule,
+            "batch_size": batch_size,
+            "length": length,
+            "evaluate_every": evaluate_every,
+            "dev": dev,
+            "seal_every": seal_every,
+        }
+        folder = Folder(output, header_of(model, stepper.optimizer), options, _about(device))
+    begun, measuring, seen, losses = time.perf_counter(), 0.0, 0, list[float]()
+    with folder, _bar(steps, progress) as bar:
+        for number in range(steps + 1):
+            due = number in (0, steps) or (evaluate_every and number % evaluate_every == 0)
+            if due and number not in folder.evaluations:
+                found = evaluate(model, tokenizer, task.dev[:dev], task.words, length=length)
+                folder.evaluated(number, found)
+            if number == steps:
+                break
+            if number < len(folder.past):
+                step = folder.past[number]
+                stepper.take(step)
+            else:
+                since = time.perf_counter()
+                tokens, labels = batches(number)
+                rate = lr * (1 - number / steps) if schedule == "linear" else lr
+                with _noted(number, steps, rate, output):
+                    measured = stepper.measure(tokens.to(device), labels.to(device))
+                    step = Step(number, seed, measured.loss, rate, measured.coefficients)
+                    with uninterrupted():
+                        folder.write(step)
+                        stepper.take(step)
+                seen += tokens.numel()
+                measuring += time.perf_counter() - since
+            folder.taken(step, model, seal=(number + 1) % seal_every == 0 or number + 1 == steps)
+            losses.append(step.loss)
+            latest = folder.evaluations[max(folder.evaluations)]
+            speed = f", {seen / measuring:.0f} tokens/s" if seen else ""
+            bar.set_postfix_str(f"loss {step.loss:.3f}, accuracy {latest}{speed}", refresh=False)
             bar.update()
-    final = score()
-    evaluations.append((steps, final))
-    return Run(zero_shot, final, losses, evaluations, time.perf_counter() - begun, seen)
-
-
-def _bar(steps: int, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=steps, disable=not progress, unit="step")
-
-
-def _batch(examples: Sequence[Example], size: int, seed: int, step: int) -> list[Example]:
-    """The batch of a step, a function of (seed, step), so that a run can be replayed."""
-    numbers = uniforms(Stream.of(seed, step, 0xBA7C), slice(0, size), torch.device("cpu"))
-    return [examples[int(u * len(examples))] for u in numbers.tolist()]
+        evaluations = sorted(folder.evaluations.items())
+        folder.finish(model, tokenizer, save=save)
+    seconds = time.perf_counter() - begun
+    return Run(evaluations[0][1], evaluations[-1][1], losses, evaluations, seconds, seen)
 
 
 def _stepper(
     scored: Rows,
-    method: Method,
+    method: str,
     *,
     lr: float,
     P: int,
     eps: float | None,
     directions: Directions | None,
+    momentum: float,
+    weight_decay: float,
     seed: int,
-) -> Callable[[Tensor, Tensor], float]:
-    """A function of one batch that takes one step and returns the loss."""
+) -> Stepper:
     if method != "zo":
-        kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-        first = kinds[method](trainable(scored), lr=lr)
+        return FirstOrder(scored, method, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optimizer = ZOSGD(
+        scored.parameters(),
+        lr,
+        eps=eps,
+        P=P,
+        directions=directions,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        seed=seed,
+    )
+    return ZerothOrder(scored, optimizer)
 
-        def first_order(tokens: Tensor, labels: Tensor) -> float:
-            first.zero_grad()
-            loss = nn.functional.cross_entropy(scored(tokens).float(), labels)
-            if not torch.isfinite(loss):
-                raise NonFiniteLossError(f"the loss is {float(loss.detach())}")
-            loss.backward()
-            first.step()
-            return float(loss.detach())
 
-        return first_order
-    optimizer = ZOSGD(scored.parameters(), lr, eps=eps, P=P, directions=directions, seed=seed)
-    batched = isinstance(directions, LowRank)
+def _check_width(model: nn.Module, width: int) -> None:
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and width > most:
+        raise ValueError(
+            f"length: a prompt has {width} tokens, and this model reads {most}; give length={most}"
+        )
 
-    def zeroth_order(tokens: Tensor, labels: Tensor) -> float:
-        def losses(copies: int) -> Tensor:
-            logits = scored(tokens.repeat(copies, 1)).float()
-            each = nn.functional.cross_entropy(logits, labels.repeat(copies), reduction="none")
-            return each.view(copies, -1).mean(1)
 
-        if batched:
-            return float(optimizer.step_batched(losses))
-        return float(optimizer.step(lambda: losses(1)[0]))
+@contextmanager
+def _noted(number: int, steps: int, lr: float, output: str | Path | None) -> Iterator[None]:
+    """Say of an error or an interrupt at which step it came, and what to do."""
+    here = f"This was step {number} of {steps}; the weights are those after {number} steps."
+    try:
+        yield
+    except NonFiniteLossError as error:
+        error.add_note(f"{here} Try a smaller lr (it is {lr}), or bfloat16 in place of float16.")
+        raise
+    except KeyboardInterrupt as error:
+        if output is not None:
+            error.add_note(f"{here} The same call takes the run in {output} up again.")
+        raise
 
-    return zeroth_order
+
+def _about(device: torch.device) -> dict[str, str]:
+    try:
+        ours = version("zotutor")
+    except PackageNotFoundError:  # run from the source tree
+        ours = "unknown"
+    return {"zotutor": ours, "torch": torch.__version__, "device": device.type}
+
+
+def _bar(steps: int, progress: bool) -> Any:
+    """A bar on standard error in a terminal, in a notebook on standard output."""
+    from tqdm import tqdm
+
+    notebook = type(sys.stdout).__module__.startswith(("ipykernel", "google.colab"))
+    return tqdm(
+        total=steps,
+        disable=not progress,
+        unit="step",
+        file=sys.stdout if notebook else sys.stderr,
+    )

@@ -1,0 +1,262 @@
+"""From the weights a run began with, and its ledger, every later weight, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from zotutor.checks import check_integer, trainable
+from zotutor.directions import Directions, Gaussian, LowRank, Rademacher, Sparse, Sphere
+from zotutor.optim import ZOSGD
+
+from .ledger import Contents, LedgerError, Seal, Step, read
+
+_PLAIN: Mapping[str, type[Directions]] = {
+    "rademacher": Rademacher,
+    "gaussian": Gaussian,
+    "sphere": Sphere,
+}
+
+
+class Replay(NamedTuple):
+    """What :func:`replay` did."""
+
+    steps: int
+    """How many steps were taken."""
+    checked: int
+    """After how many of them the weights were compared with a hash in the ledger; 0 for none."""
+    sha256: str
+    """Hash of the weights now."""
+
+
+def family(text: str) -> Directions:
+    """The family of directions with this name: rademacher, gaussian, sphere, sparse:0.1, lowrank:4.
+
+    Raises:
+        ValueError: for another name, or a parameter that is not a number in its range.
+
+    >>> family("lowrank:4")
+    LowRank(rank=4)
+    """
+    name, _, number = text.partition(":")
+    try:
+        if name in _PLAIN and not number:
+            return _PLAIN[name]()
+        if name == "sparse":
+            return Sparse(float(number))
+        if name == "lowrank":
+            return LowRank(int(number))
+    except ValueError as error:
+        raise ValueError(f"directions: given {text!r}; {error}") from None
+    raise ValueError(
+        f"directions: given {text!r}, expected one of {', '.join(_PLAIN)}, or sparse:DENSITY or "
+        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
+    )
+
+
+def name_of(directions: Directions) -> str:
+    """What :func:`family` reads.
+
+    Raises:
+        TypeError: for a family of another module, which a ledger cannot name.
+
+    >>> name_of(Sparse(0.1))
+    'sparse:0.1'
+    """
+    if type(directions) is Sparse:
+        return f"sparse:{directions.density!r}"
+    if type(directions) is LowRank:
+        return f"lowrank:{directions.rank}"
+    for name, kind in _PLAIN.items():
+        if type(directions) is kind:
+            return name
+    raise TypeError(
+        f"directions: given {directions!r}, expected a family of zotutor.directions, which a "
+        "ledger can name; run without output=, or use one of those"
+    )
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters, in ``named_parameters()`` order: shapes, dtypes and bits.
+
+    The same on every device. Extra memory: one parameter.
+
+    >>> import copy
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> weights_hash(model) == weights_hash(copy.deepcopy(model))
+    True
+    """
+    found = sha256()
+    for tensor in model.parameters():
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        found.update(raw.cpu().numpy().data)
+    return found.hexdigest()
+
+
+def dtypes(model: nn.Module) -> str:
+    """The dtypes of a model's parameters, as text: "float32"."""
+    return "+".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
+
+
+def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) -> dict[str, Any]:
+    """All that replay needs besides the numbers of each step.
+
+    Args:
+        model: before its first step.
+        optimizer: over its parameters; one group.
+        base: the hash of the model's weights, if known.
+    """
+    (group,) = optimizer.param_groups
+    return {
+        "base": base or weights_hash(model),
+        "d": sum(tensor.numel() for tensor in trainable(model)),
+        "dtype": dtypes(model),
+        "directions": name_of(optimizer.directions),
+        "P": optimizer.P,
+        "eps": optimizer.eps,
+        "momentum": float(group["momentum"]),
+        "weight_decay": float(group["weight_decay"]),
+        "seed": optimizer.seed,
+    }
+
+
+def check_base(model: nn.Module, header: Mapping[str, Any], place: Path) -> None:
+    """Refuse a model other than the one that a ledger's run began with.
+
+    Raises:
+        LedgerError: naming dtype, number of trainable parameters, or hash.
+    """
+    given = {"dtype": dtypes(model), "d": sum(t.numel() for t in trainable(model))}
+    for name, value in given.items():
+        if value != header[name]:
+            raise LedgerError(
+                f"{place}: its run began with a model of {name} = {header[name]}, and this model's "
+                f"is {value}; load that model, with the same dtype and trainable parameters"
+            )
+    found = weights_hash(model)
+    if found != header["base"]:
+        raise LedgerError(
+            f"{place}: its run began with weights of SHA-256 {header['base'][:16]}..., and this "
+            f"model's are {found[:16]}...; load the base model that was fine-tuned, as it was "
+            "before its first step"
+        )
+
+
+def optimizer_for(model: nn.Module, header: Mapping[str, Any]) -> ZOSGD:
+    """The optimizer that a ledger's header describes."""
+    return ZOSGD(
+        model.parameters(),
+        0.0,
+        eps=header["eps"],
+        P=header["P"],
+        directions=family(header["directions"]),
+        momentum=header["momentum"],
+        weight_decay=header["weight_decay"],
+        seed=header["seed"],
+    )
+
+
+def check_seal(model: nn.Module, seal: Seal, place: Path) -> str:
+    """The hash of the model's weights, compared with the one recorded after so many steps.
+
+    Raises:
+        LedgerError: if they differ.
+    """
+    found, expected = weights_hash(model), seal.sha256.hex()
+    if found != expected:
+        raise LedgerError(
+            f"{place}: after {seal.number} steps the weights have SHA-256 {found[:16]}..., and "
+            f"{expected[:16]}... was recorded; replay where the run was made, with the same "
+            "versions of torch and zotutor (normal directions differ between devices in their last "
+            "bits, random signs do not)"
+        )
+    return found
+
+
+def take(optimizer: ZOSGD, step: Step) -> None:
+    """Take one recorded step again.
+
+    Raises:
+        LedgerError: if it is not the optimizer's next one.
+    """
+    if (step.number, step.seed) != (optimizer.steps_taken, optimizer.seed):
+        raise LedgerError(
+            f"record of step {step.number}, seed {step.seed}: expected step "
+            f"{optimizer.steps_taken}, seed {optimizer.seed}; take an unchanged ledger"
+        )
+    optimizer.param_groups[0]["lr"] = step.lr
+    optimizer.replay(step.coefficients)
+
+
+def ledger_in(path: str | Path) -> Path:
+    """The ledger itself, given it or the folder of its run."""
+    path = Path(path)
+    return path / "ledger.bin" if path.is_dir() else path
+
+
+def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> Replay:
+    """Tune a model again from a ledger, without data and without a single forward pass.
+
+    theta_t+1 = theta_t - (lr_t / P) sum_p g_tp u_tp, the g from the ledger, the u from its seed.
+    Bit for bit the weights of the run: the last hash that it recorded is compared.
+
+    Args:
+        path: a ledger, or the output folder of a run.
+        model: the base model, as it was before the first step; tuned in place.
+        steps: how many steps to take; None for all there are.
+
+    Returns:
+        Steps taken, after how many of them a recorded hash was met, and the hash now.
+
+    Raises:
+        FileNotFoundError: without a ledger there.
+        LedgerError: for a damaged ledger, another base model, or weights that come out different.
+        TypeError, ValueError: for steps out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from zotutor.llm.ledger import Ledger, Step
+        >>> model = nn.Linear(3, 1).requires_grad_(True)
+        >>> base = {name: p.detach().clone() for name, p in model.named_parameters()}
+        >>> optimizer = ZOSGD(model.parameters(), lr=0.1, seed=0)
+        >>> path = Path(tempfile.mkdtemp()) / "ledger.bin"
+        >>> with Ledger.create(path, header_of(model, optimizer)) as ledger:
+        ...     found = optimizer.measure(lambda: model(torch.ones(1, 3)).square().sum())
+        ...     ledger.append(Step(0, 0, found.loss, 0.1, found.coefficients))
+        ...     optimizer.replay(found.coefficients)
+        >>> tuned = weights_hash(model)
+        >>> _ = model.load_state_dict(base)
+        >>> replay(path, model).sha256 == tuned
+        True
+    """
+    place = ledger_in(path)
+    contents = read(place)
+    taken = _cut(contents, steps, place)
+    check_base(model, contents.header, place)
+    optimizer = optimizer_for(model, contents.header)
+    seals = [seal for seal in contents.seals if seal.number <= len(taken)]
+    found = ""
+    for number, step in enumerate(taken, start=1):
+        take(optimizer, step)
+        if seals and number == seals[-1].number:
+            found = check_seal(model, seals[-1], place)
+    checked = seals[-1].number if seals else 0
+    if checked != len(taken) or not found:
+        found = weights_hash(model)
+    return Replay(len(taken), checked, found)
+
+
+def _cut(contents: Contents, steps: int | None, place: Path) -> list[Step]:
+    there = contents.steps
+    if steps is None:
+        return there
+    check_integer("steps", steps, low=0)
+    if steps > len(there):
+        raise ValueError(f"steps: given {steps}, but {place} holds {len(there)}; ask for fewer")
+    return there[:steps]

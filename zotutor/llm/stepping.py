@@ -1,0 +1,135 @@
+"""One step of fine-tuning in two halves: what is measured on a batch, and what is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zotutor.checks import trainable
+from zotutor.directions import LowRank
+from zotutor.estimators import Projection
+from zotutor.optim import ZOSGD
+from zotutor.probe import NonFiniteLossError
+from zotutor.streams import Stream, uniforms
+
+from .ledger import Step
+from .lm import Rows
+from .replay import take
+from .tasks import Example
+
+
+class Batches:
+    """The batch of each step, drawn with replacement: a function of (seed, step) alone.
+
+    Args:
+        tokenizer: whose padding token and side fill up short prompts.
+        examples: to draw from; tokenized once.
+        size: prompts in a batch.
+        length: cut prompts to so many tokens.
+        seed: of the draw.
+
+    Raises:
+        ValueError: for no example, or an empty prompt.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        examples: Sequence[Example],
+        *,
+        size: int,
+        length: int | None,
+        seed: int,
+    ) -> None:
+        texts = [example.text for example in examples]
+        if not texts or not all(text.strip() for text in texts):
+            raise ValueError("train: given no example or an empty prompt; give some with words")
+        cut = {} if length is None else {"truncation": True, "max_length": length}
+        self.ids: list[list[int]] = tokenizer(texts, **cut)["input_ids"]
+        self.labels = [example.label for example in examples]
+        self.longest = max(map(len, self.ids))
+        self._pad, self._left = tokenizer.pad_token_id, tokenizer.padding_side == "left"
+        self._size, self._seed = size, seed
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Token ids (N, T), padded to the longest of the batch, and labels (N,)."""
+        stream = Stream.of(self._seed, step, 0xBA7C)
+        numbers = uniforms(stream, slice(0, self._size), torch.device("cpu")).tolist()
+        drawn = [int(u * len(self.ids)) for u in numbers]
+        width = max(len(self.ids[k]) for k in drawn)
+        tokens = torch.full((self._size, width), self._pad)
+        for row, k in enumerate(drawn):
+            ids = torch.tensor(self.ids[k])
+            if self._left:
+                tokens[row, width - len(ids) :] = ids
+            else:
+                tokens[row, : len(ids)] = ids
+        return tokens, torch.tensor([self.labels[k] for k in drawn])
+
+
+class Stepper(Protocol):
+    """Takes steps in two halves, so that what the first learned can be written down before."""
+
+    def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
+        """What this batch says; no weight changes."""
+
+    def take(self, step: Step) -> None:
+        """Change the weights."""
+
+
+class ZerothOrder:
+    """Steps of :class:`~zotutor.ZOSGD`; with LowRank directions one batched forward each."""
+
+    def __init__(self, scored: Rows, optimizer: ZOSGD) -> None:
+        self._scored, self.optimizer = scored, optimizer
+
+    def measure(self, tokens: Tensor, labels: Tensor, *, only: range | None = None) -> Projection:
+        """The projected gradients of the current step on a batch, all of them or ``only`` some."""
+
+        def losses(copies: int) -> Tensor:
+            logits = self._scored(tokens.repeat(copies, 1)).float()
+            each = nn.functional.cross_entropy(logits, labels.repeat(copies), reduction="none")
+            return each.view(copies, -1).mean(1)
+
+        if isinstance(self.optimizer.directions, LowRank):
+            return self.optimizer.measure_batched(losses, only=only)
+        return self.optimizer.measure(lambda: losses(1)[0], only=only)
+
+    def take(self, step: Step) -> None:
+        """Replay the step: what was just measured goes the way that a ledger goes."""
+        take(self.optimizer, step)
+
+
+class FirstOrder:
+    """Steps of SGD or AdamW by backpropagation, to compare with."""
+
+    def __init__(
+        self, scored: Rows, method: str, *, lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        options: dict[str, float] = {"lr": lr, "weight_decay": weight_decay}
+        if method == "sgd":
+            options["momentum"] = momentum
+        elif momentum:
+            raise ValueError(
+                f"momentum: given {momentum} with {method}, which has its own; omit it"
+            )
+        kind: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[method]
+        self._optimizer = kind(trainable(scored), **options)
+        self._scored = scored
+
+    def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
+        """The loss; the gradient is where autograd puts it."""
+        self._optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(self._scored(tokens).float(), labels)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"the loss is {float(loss.detach())}")
+        loss.backward()
+        return Projection((), float(loss.detach()))
+
+    def take(self, step: Step) -> None:
+        """One step of the optimizer."""
+        self._optimizer.param_groups[0]["lr"] = step.lr
+        self._optimizer.step()
