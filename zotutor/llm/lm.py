@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["causal", "classifier"]
+
+TINY = Path(__file__).with_name("tiny")
+"""The folder of the model that ships: an OPT of 0.66 million parameters, see its README.md."""
 
 
 def transformers() -> Any:
@@ -41,14 +46,17 @@ def load(
     the library's default; :func:`~zotutor.jvp` swaps in one with a forward-mode derivative itself.
 
     Args:
-        name_or_folder: a folder in the format of ``save_pretrained``, or the name of a model on the
-            hub, such as "facebook/opt-125m".
+        name_or_folder: "tiny" for the small model that ships with this package; a folder in the
+            format of ``save_pretrained``; or the name of a model on the hub, such as
+            "facebook/opt-125m".
         dtype: float32, bfloat16 or float16.
         device: where to put the model.
         kind: "causal" for a causal language model; "classifier" for an encoder with a sequence
             classification head, made anew from ``seed`` if the weights have none.
         labels: number of classes of a classifier.
         revision: commit hash, which pins what is downloaded from the hub; required for a hub name.
+            Of "facebook/opt-125m" itself and other older models only a commit of the pull request
+            that converted them holds safetensors.
         seed: of a new classification head.
 
     Returns:
@@ -58,7 +66,13 @@ def load(
         ImportError: without transformers.
         FileNotFoundError: for a folder without config.json or safetensors.
         ValueError: for a hub name without revision, or an unknown kind.
-        OSError: if the hub cannot be reached and the model is not in its cache.
+        OSError: if the hub cannot be reached and the model is not in its cache, or the revision
+            holds no safetensors.
+
+    Example:
+        >>> model, tokenizer = load("tiny")
+        >>> sum(p.numel() for p in model.parameters()), len(tokenizer)
+        (661248, 387)
     """
     library = transformers()
     if kind not in ("causal", "classifier"):
@@ -66,28 +80,40 @@ def load(
     source, options = _source(name_or_folder, revision)
     tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     common = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **options}
-    if kind == "causal":
-        model = library.AutoModelForCausalLM.from_pretrained(source, **common)
-        tokenizer.padding_side = "left"
-    else:
-        verbosity = library.logging.get_verbosity()
-        library.logging.set_verbosity_error()  # that the head is new is asked for
-        try:
+    with _quiet(library, local=options.get("local_files_only", False)):
+        if kind == "causal":
+            model = library.AutoModelForCausalLM.from_pretrained(source, **common)
+            tokenizer.padding_side = "left"
+        else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = library.AutoModelForSequenceClassification.from_pretrained(
                     source, num_labels=labels, **common
                 )
-        finally:
-            library.logging.set_verbosity(verbosity)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device).eval(), tokenizer
 
 
+@contextmanager
+def _quiet(library: Any, *, local: bool) -> Iterator[None]:
+    """Without the word that a head is new, which is asked for; local files without a bar either."""
+    logging = library.utils.logging
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if local:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
 def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
-    folder = Path(name_or_folder)
+    folder = TINY if name_or_folder == "tiny" else Path(name_or_folder)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
@@ -99,10 +125,12 @@ def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict
         return str(folder), {"local_files_only": True}
     if isinstance(name_or_folder, Path) or name_or_folder.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{name_or_folder}: no such folder; check the path")
-    if revision is None:
+    if re.fullmatch("[0-9a-f]{40}", revision or "") is None:
         raise ValueError(
-            f"revision: given None for the hub model {name_or_folder!r}, expected the hash of a "
-            "commit, so that what is downloaded cannot change; its page on the hub lists them"
+            f"revision: given {revision!r} for the hub model {name_or_folder!r}, expected the hash "
+            "of a commit (40 hexadecimal digits), so that what is downloaded cannot change; its "
+            "page on the hub lists them. It must be one that holds safetensors: older models have "
+            "them in a pull request only"
         )
     return str(name_or_folder), {"revision": revision}
 
