@@ -8,6 +8,7 @@ again, no file differs but for what a newer version of this package says about i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from typing import Any, Self
 from torch import nn
 
 from .ledger import Ledger, LedgerError, RunStoppedError, Seal, Step, read, sync_folder, write_aside
-from .replay import check_seal, weights_hash
+from .replay import check_seal, ledger_in, weights_hash
 from .tasks import Accuracy, Task
 
 CONFIG, LEDGER, METRICS, LOCK = "config.json", "ledger.bin", "metrics.jsonl", "lock"
@@ -91,13 +92,24 @@ class Folder(Memory):
     ) -> None:
         super().__init__()
         self.path = Path(path).expanduser()
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(self.path)
         try:
-            self._open(dict(header), dict(options), dict(about))
-        except BaseException:
-            self._lock.release()
-            raise
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self.path)
+            try:
+                self._open(dict(header), dict(options), dict(about))
+            except BaseException:
+                self._lock.release()
+                raise
+        except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise RunStoppedError(
+                    f"output: no space to write to {self.path} ({error}); make room, and run the "
+                    "same again"
+                ) from error
+            raise RunError(
+                f"output: {self.path} cannot be written to ({error}); choose another folder, or "
+                "change its permissions"
+            ) from error
 
     def _open(self, header: dict[str, Any], options: dict[str, Any], about: dict[str, Any]) -> None:
         config = {"format": 1, **options, **header, **about}
@@ -280,6 +292,28 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         if isinstance(entry, dict) and isinstance(entry.get("step"), int):
             found.append(entry)
     return found
+
+
+def summary(path: str | Path) -> dict[str, Any]:
+    """What a run's folder, or its ledger alone, says: options, how far it came, how well it did.
+
+    Raises:
+        FileNotFoundError, RunError, LedgerError: for a folder or file that is not one, or damaged.
+    """
+    path = Path(path)
+    contents = read(ledger_in(path))
+    steps, size = contents.steps, ledger_in(path).stat().st_size
+    found = read_config(path) if path.is_dir() else dict(contents.header)
+    found.setdefault("steps", len(steps))
+    found["steps_taken"] = len(steps)
+    if path.is_dir():
+        found["finished"] = len(steps) == found["steps"]
+        entries = [entry for entry in read_metrics(path) if "accuracy" in entry]
+        found["accuracies"] = {e["step"]: e["accuracy"] for e in entries if e["step"] <= len(steps)}
+    found["last_loss"] = steps[-1].loss if steps else None
+    found["sealed_at"] = contents.seals[-1].number if contents.seals else 0
+    found["sha256"] = contents.seals[-1].sha256.hex() if contents.seals else None
+    return found | {"ledger_bytes": size}
 
 
 def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
