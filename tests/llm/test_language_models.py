@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,31 @@ def test_padding_does_not_change_the_row_of_an_input(folder: Path) -> None:
         torch.testing.assert_close(alone, plain[lm.word_ids(tokenizer, ["terrible", "great"])])
 
 
+def test_the_model_that_ships_is_loaded_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = lm.load("tiny")
+    assert isinstance(model, transformers.OPTForCausalLM)
+    assert sum(file.stat().st_size for file in lm.TINY.iterdir()) < 4e6
+    card = (lm.TINY / "README.md").read_text(encoding="utf-8")
+    digest = hashlib.sha256((lm.TINY / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in card
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
+    plain = transformers.AutoModelForCausalLM.from_pretrained(lm.TINY, local_files_only=True)
+    ids = lm.encode(tokenizer, ["The film was dull. It was"])
+    torch.testing.assert_close(plain.eval()(ids).logits, model(ids).logits)
+    capfd.readouterr()
+    lm.load("tiny", kind="classifier")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
+    model, tokenizer = lm.load("tiny")
+    reviews = tasks.task("reviews")
+    run = finetune(model, tokenizer, reviews, steps=200, lr=2e-4, dev=256, progress=False)
+    assert 0.55 < run.zero_shot.value < 0.7
+    assert run.accuracy.low > 0.85
+
+
 def test_without_words_the_row_is_the_vocabulary(folder: Path) -> None:
     model, tokenizer = lm.load(folder)
     rows = lm.Rows(model, pad=tokenizer.pad_token_id)(lm.encode(tokenizer, ["dull film"]))
@@ -115,6 +141,7 @@ def test_a_new_classification_head_comes_from_the_seed(encoder: Path) -> None:
     ("name", "options", "error", "says"),
     [
         ("facebook/opt-125m", {}, ValueError, "revision.*hash"),
+        ("facebook/opt-125m", {"revision": "main"}, ValueError, "given 'main'.*40 hex"),
         ("./no-such-folder", {}, FileNotFoundError, "no such folder"),
         (".", {"kind": "encoder"}, ValueError, "kind: given 'encoder'"),
     ],
