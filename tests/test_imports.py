@@ -18,7 +18,7 @@ import pytest
 import zotutor as zo
 
 PACKAGE = Path(zo.__file__).parent
-LAZY = ("datasets", "exercises", "figures", "models")
+LAZY = ("datasets", "exercises", "figures", "llm", "models")
 READING_ORDER = (
     "checks streams directions probe estimators optim jacobians kernels concentration dynamics "
     "datasets models figures explorables exercises llm cli"

@@ -54,7 +54,7 @@ from .probe import NonFiniteLossError, probe
 from .trajectories import trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, figures, models
+    from . import datasets, exercises, figures, llm, models
 
 __version__ = "0.1.0"
 
@@ -92,6 +92,8 @@ __all__ = [
     "kernel_error_bound",
     "kernel_error_law",
     "kernels",
+    "llm",
+    "llm",
     "models",
     "one_step",
     "optim",
@@ -108,7 +110,7 @@ __all__ = [
     "zo_entk",
 ]
 
-_LAZY = ("datasets", "exercises", "figures", "models")
+_LAZY = ("datasets", "exercises", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:

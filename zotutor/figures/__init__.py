@@ -23,6 +23,7 @@ from .dynamics import (
     power_laws,
     three_factors,
 )
+from .finetuning import run_curves
 from .gradients import (
     accuracy_while_fine_tuning,
     drift,
@@ -85,6 +86,7 @@ __all__ = [
     "opinions",
     "power_laws",
     "random_walk",
+    "run_curves",
     "runs_on_quadratic",
     "spectra",
     "stable_steps",
