@@ -235,7 +235,7 @@ def finetune(
                 since = time.perf_counter()
                 tokens, labels = batches(number)
                 rate = lr * (1 - number / steps) if schedule == "linear" else lr
-                with _noted(number, steps, rate, output):
+                with _noted(number, steps, rate):
                     measured = stepper.measure(tokens.to(device), labels.to(device))
                     step = Step(number, seed, measured.loss, rate, measured.coefficients)
                     with uninterrupted():
@@ -291,17 +291,15 @@ def _check_width(model: nn.Module, width: int) -> None:
 
 
 @contextmanager
-def _noted(number: int, steps: int, lr: float, output: str | Path | None) -> Iterator[None]:
-    """Say of an error or an interrupt at which step it came, and what to do."""
-    here = f"This was step {number} of {steps}; the weights are those after {number} steps."
+def _noted(number: int, steps: int, lr: float) -> Iterator[None]:
+    """Say of a loss that is not finite at which step it came, and what to try."""
     try:
         yield
     except NonFiniteLossError as error:
-        error.add_note(f"{here} Try a smaller lr (it is {lr}), or bfloat16 in place of float16.")
-        raise
-    except KeyboardInterrupt as error:
-        if output is not None:
-            error.add_note(f"{here} The same call takes the run in {output} up again.")
+        error.add_note(
+            f"This was step {number} of {steps}; the weights are those after {number} steps. Try a "
+            f"smaller lr (it is {lr}), or bfloat16 in place of float16."
+        )
         raise
 
 

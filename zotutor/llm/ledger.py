@@ -84,6 +84,15 @@ class Contents(NamedTuple):
         return [record for record in self.records if isinstance(record, Seal)]
 
 
+def record_size(P: int) -> int:
+    """Bytes a record.
+
+    >>> record_size(1)
+    48
+    """
+    return 40 + 8 * P
+
+
 def _digest(before: bytes, record: bytes) -> bytes:
     return blake2b(before + record, digest_size=_DIGEST).digest()
 
@@ -164,7 +173,7 @@ def read(path: str | Path) -> Contents:
     data = path.read_bytes()
     header, size = _read_header(path, data)
     P, digest = int(header["P"]), data[size - _DIGEST : size]
-    length, records, steps = 40 + 8 * P, list[Record](), 0
+    length, records, steps = record_size(P), list[Record](), 0
     while size < len(data):
         whole = data[size : size + length]
         body, given = whole[:-_DIGEST], whole[-_DIGEST:]

@@ -22,7 +22,17 @@ from typing import Any, Self
 
 from torch import nn
 
-from .ledger import Ledger, LedgerError, RunStoppedError, Seal, Step, read, sync_folder, write_aside
+from .ledger import (
+    Ledger,
+    LedgerError,
+    RunStoppedError,
+    Seal,
+    Step,
+    read,
+    record_size,
+    sync_folder,
+    write_aside,
+)
 from .replay import check_seal, ledger_in, weights_hash
 from .tasks import Accuracy, Task
 
@@ -30,6 +40,11 @@ CONFIG, LEDGER, METRICS, LOCK = "config.json", "ledger.bin", "metrics.jsonl", "l
 PLOT, WEIGHTS = "plot.png", "weights"
 _ABOUT = ("zotutor", "torch", "device")
 """Entries of the configuration that may change from one session to the next."""
+_MEANS = {
+    "base": "base model (SHA-256 of its weights; give it as it was before its first step)",
+    "examples": "examples (SHA-256 of prompts and labels)",
+    "d": "number of trainable parameters",
+}
 
 
 class RunError(ValueError):
@@ -54,7 +69,7 @@ class Memory:
         self.evaluations[number] = accuracy
 
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
-        """Write what is made at the end."""
+        """Write the weights, if asked for."""
 
     def close(self) -> None:
         """Have everything reach the disk."""
@@ -91,7 +106,9 @@ class Folder(Memory):
         about: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        self._seals: dict[int, Seal] = {}
         self.path = Path(path).expanduser()
+        self._new_or_own()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.path)
@@ -101,21 +118,12 @@ class Folder(Memory):
                 self._lock.release()
                 raise
         except (OSError, NotImplementedError) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise RunStoppedError(
-                    f"output: no space to write to {self.path} ({error}); make room, and run the "
-                    "same again"
-                ) from error
-            raise RunError(
-                f"output: {self.path} cannot be written to ({error}); choose another folder, or "
-                "change its permissions"
-            ) from error
+            raise _unwritable(self.path, error) from error
 
     def _open(self, header: dict[str, Any], options: dict[str, Any], about: dict[str, Any]) -> None:
         config = {"format": 1, **options, **header, **about}
-        there = self._config()
-        if there is not None:
-            self._compare(there, config)
+        if self._new_or_own():
+            self._compare(read_config(self.path), config)
         if (self.path / LEDGER).exists():
             ledger = read(self.path / LEDGER)
             if ledger.header != header:
@@ -124,14 +132,18 @@ class Folder(Memory):
                     "the file that belongs there, or choose another folder"
                 )
             self.past, self._seals = ledger.steps, {seal.number: seal for seal in ledger.seals}
-        else:
-            self._seals = {}
+        elif (self.path / METRICS).exists():
+            raise RunError(
+                f"output: {self.path} has lost its {LEDGER}; put it back, or choose another folder"
+            )
         if len(self.past) > config["steps"]:
             raise RunError(
                 f"steps: given {config['steps']}, but the run in {self.path} has taken "
                 f"{len(self.past)}; give at least so many, or choose another folder"
             )
         self._old_evaluations()
+        steps = config["steps"] - len(self.past)
+        _check_room(self.path, steps * (record_size(header["P"]) + len(_step_line(_LONGEST))))
         # everything was read and found right: from here on the folder is written to
         write_aside(self.path / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
         if not (self.path / LEDGER).exists():
@@ -140,19 +152,19 @@ class Folder(Memory):
         write_aside(self.path / METRICS, "".join(self._lines()).encode())
         self._metrics = (self.path / METRICS).open("ab", buffering=0)
 
-    def _config(self) -> dict[str, Any] | None:
-        """The configuration that is there, or None in a new folder."""
-        path = self.path / CONFIG
-        if not path.exists():
-            ours = {LOCK, f"{CONFIG}.part"}
-            others = sorted(p.name for p in self.path.iterdir() if p.name not in ours)
-            if others:
-                raise RunError(
-                    f"output: {self.path} holds {', '.join(others[:5])} and no {CONFIG}, so it is "
-                    "not the folder of a run; choose a new or an empty one"
-                )
-            return None
-        return read_config(self.path)
+    def _new_or_own(self) -> bool:
+        """Whether there is a run in the folder; a RunError if there is something else."""
+        if (self.path / CONFIG).exists():
+            return True
+        ours = {LOCK, f"{CONFIG}.part"}
+        there = self.path.iterdir() if self.path.is_dir() else ()
+        others = sorted(path.name for path in there if path.name not in ours)
+        if others:
+            raise RunError(
+                f"output: {self.path} holds {', '.join(others[:5])} and no {CONFIG}, so it is not "
+                "the folder of a run; choose a new or an empty one"
+            )
+        return False
 
     def _compare(self, there: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         extended = config.get("schedule") == "constant"
@@ -161,15 +173,16 @@ class Folder(Memory):
                 continue
             if there.get(name) != config.get(name):
                 raise RunError(
-                    f"output: {self.path} holds another run, with {name} = {there.get(name)!r}, "
-                    f"and {config.get(name)!r} was given; choose another folder, or give the same"
+                    f"output: {self.path} holds another run: its {_MEANS.get(name, name)} is "
+                    f"{there.get(name)!r}, and {config.get(name)!r} was given; choose another "
+                    "folder, or give the same"
                 )
 
     def _old_evaluations(self) -> None:
         """Take up the evaluations of an earlier session; what cannot be read is made anew."""
         for entry in read_metrics(self.path):
-            if "accuracy" in entry and entry["step"] <= len(self.past):
-                numbers = entry["accuracy"], entry["low"], entry["high"], entry["examples"]
+            numbers: list[Any] = [entry.get(n) for n in ("accuracy", "low", "high", "examples")]
+            if entry["step"] <= len(self.past) and None not in numbers:
                 self.evaluations[entry["step"]] = Accuracy(*numbers)
 
     def _lines(self) -> Iterator[str]:
@@ -214,9 +227,19 @@ class Folder(Memory):
         self._log(_evaluation_line(number, accuracy))
 
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
-        """Write the plot and, if asked for, the weights in a folder for ``from_pretrained``."""
+        """Write the weights, if asked for, to a folder that ``from_pretrained`` reads."""
         if save:
             save_pretrained(model, tokenizer, self.path / WEIGHTS)
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it, with a plot of what there is; say to an interrupt how the run goes on."""
+        self.close()
+        error = exception[1]
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(
+                f"{self.path}: {self.ledger.steps} steps are written down; the same call, with the "
+                "base model, takes the run up again"
+            )
 
     def close(self) -> None:
         """Have everything reach the disk, and let others write to the folder."""
@@ -225,6 +248,31 @@ class Folder(Memory):
         finally:
             self._metrics.close()
             self._lock.release()
+
+
+_LONGEST = Step(10**9, 0, -1 / 3, -1e-8 / 3, ())
+"""A step whose line of metrics is about as long as one gets."""
+
+
+def _unwritable(path: Path, error: Exception) -> Exception:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return RunStoppedError(
+            f"{path}: no space left ({error}); make room, and run the same again"
+        )
+    return RunError(
+        f"output: {path} cannot be written to ({error}); choose another folder, or change its "
+        "permissions"
+    )
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk has no room for."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunStoppedError(
+            f"{folder}: its disk has {free:,} bytes left, and {needed:,} are needed; make room, or "
+            "choose a folder on another disk"
+        )
 
 
 def _step_line(step: Step) -> str:
@@ -318,8 +366,12 @@ def summary(path: str | Path) -> dict[str, Any]:
 
 def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer to a folder, under another name first: all or nothing."""
+    from safetensors import SafetensorError
+
     aside, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     shutil.rmtree(aside, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
     saved: Any = model
     try:
         saved.save_pretrained(aside)
@@ -327,9 +379,12 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
         for path in aside.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    except BaseException:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
+        raise RunStoppedError(
+            f"{folder}: the weights could not be written ({error}); make room, and run the same "
+            "again: they come from the ledger"
+        ) from error
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
