@@ -93,7 +93,6 @@ __all__ = [
     "kernel_error_law",
     "kernels",
     "llm",
-    "llm",
     "models",
     "one_step",
     "optim",
