@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import torch
 import typer
 
-from .llm import ledger, lm, runs, tasks
+from .llm import files, ledger, lm, tasks
 from .llm.finetune import finetune as run_finetune
 from .llm.finetune import rows
 from .llm.replay import family, ledger_in
@@ -208,7 +208,7 @@ def finetune(
         if not quiet:
             before = "" if run.tokens else "was finished before; "
             print(f"{output}: {before}{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}")
-            print(f"weights: SHA-256 {ledger.read(output / runs.LEDGER).seals[-1].sha256.hex()}")
+            print(f"weights: SHA-256 {ledger.read(output / files.LEDGER).seals[-1].sha256.hex()}")
 
 
 @app.command()
@@ -292,7 +292,7 @@ def replay(
         else:
             print(f"weights: SHA-256 {found.sha256}; a recorded hash was met at {found.checked}")
         if save is not None:
-            runs.save_pretrained(model_, tokenizer, save)
+            files.save_pretrained(model_, tokenizer, save)
             print(f"saved to {save}")
 
 
@@ -303,7 +303,7 @@ def info(
 ) -> None:
     """What a run is, and how far it has come; its ledger is checked from end to end."""
     with _reported():
-        found = runs.summary(run)
+        found = files.summary(run)
         if as_json:
             print(json.dumps(found))
         else:

@@ -10,43 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from small import WORDS, save_model, toy_task
 
 import zotutor as zo
 from zotutor.llm import lm, tasks
 from zotutor.llm.finetune import Method, evaluate, finetune
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
-WORDS = "a an the film is was dull bright great terrible it It so very . good bad".split()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A causal language model with random weights, saved as `save_pretrained` does."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    path = tmp_path_factory.mktemp("opt")
-    vocabulary = {word: n for n, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
-    ).save_pretrained(path)
-    config = transformers.OPTConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        word_embed_proj_dim=16,
-        ffn_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.OPTForCausalLM(config).save_pretrained(path)
-    return path
+    return save_model(tmp_path_factory.mktemp("opt"))
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +48,6 @@ def global_state_untouched() -> Iterator[None]:
     before = torch.get_rng_state()
     yield
     assert torch.equal(before, torch.get_rng_state())
-
-
-def toy_task() -> tasks.Task:
-    good = tasks.Example("the film is bright . It was", 1)
-    bad = tasks.Example("a very dull film . It was", 0)
-    return tasks.Task("toy", ("terrible", "great"), (good, bad) * 4, (good, bad) * 3)
 
 
 def test_padding_does_not_change_the_row_of_an_input(folder: Path) -> None:

@@ -3,11 +3,11 @@
 Needs the extra ``llm``: pip install "zotutor[llm]".
 """
 
+from .files import RunError
 from .finetune import Run, evaluate, finetune
 from .ledger import LedgerError, RunStoppedError
 from .lm import Rows, encode, load, word_ids
 from .replay import Replay, replay, weights_hash
-from .runs import RunError
 from .tasks import Accuracy, Example, Task, task
 
 __all__ = [

@@ -19,10 +19,11 @@ from zotutor.directions import Directions
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
+from .files import examples_hash
 from .ledger import Step
 from .lm import Rows, encode, word_ids
 from .replay import header_of
-from .runs import Folder, Memory, examples_hash, uninterrupted
+from .runs import Folder, Memory, uninterrupted
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task, accuracy
 

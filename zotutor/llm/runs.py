@@ -8,36 +8,39 @@ again, no file differs but for what a newer version of this package says about i
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
 from torch import nn
 
-from .ledger import (
-    Ledger,
-    LedgerError,
-    RunStoppedError,
-    Seal,
-    Step,
-    read,
-    record_size,
-    sync_folder,
-    write_aside,
+from .files import (
+    CONFIG,
+    LEDGER,
+    LOCK,
+    LONGEST,
+    METRICS,
+    PLOT,
+    WEIGHTS,
+    RunError,
+    check_room,
+    evaluation_line,
+    lock,
+    read_config,
+    read_metrics,
+    save_pretrained,
+    step_line,
+    unwritable,
+    write_plot,
 )
-from .replay import check_seal, ledger_in, weights_hash
-from .tasks import Accuracy, Task
+from .ledger import Ledger, LedgerError, RunStoppedError, Seal, Step, read, record_size, write_aside
+from .replay import check_seal, weights_hash
+from .tasks import Accuracy
 
-CONFIG, LEDGER, METRICS, LOCK = "config.json", "ledger.bin", "metrics.jsonl", "lock"
-PLOT, WEIGHTS = "plot.png", "weights"
 _ABOUT = ("zotutor", "torch", "device")
 """Entries of the configuration that may change from one session to the next."""
 _MEANS = {
@@ -45,10 +48,6 @@ _MEANS = {
     "examples": "examples (SHA-256 of prompts and labels)",
     "d": "number of trainable parameters",
 }
-
-
-class RunError(ValueError):
-    """An output folder that this run may not be written to."""
 
 
 class Memory:
@@ -118,7 +117,7 @@ class Folder(Memory):
                 self._lock.release()
                 raise
         except (OSError, NotImplementedError) as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def _open(self, header: dict[str, Any], options: dict[str, Any], about: dict[str, Any]) -> None:
         config = {"format": 1, **options, **header, **about}
@@ -143,7 +142,7 @@ class Folder(Memory):
             )
         self._old_evaluations()
         steps = config["steps"] - len(self.past)
-        _check_room(self.path, steps * (record_size(header["P"]) + len(_step_line(_LONGEST))))
+        check_room(self.path, steps * (record_size(header["P"]) + len(step_line(LONGEST))))
         # everything was read and found right: from here on the folder is written to
         write_aside(self.path / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
         if not (self.path / LEDGER).exists():
@@ -188,10 +187,10 @@ class Folder(Memory):
     def _lines(self) -> Iterator[str]:
         for step in self.past:
             if step.number in self.evaluations:
-                yield _evaluation_line(step.number, self.evaluations[step.number])
-            yield _step_line(step)
+                yield evaluation_line(step.number, self.evaluations[step.number])
+            yield step_line(step)
         if len(self.past) in self.evaluations:
-            yield _evaluation_line(len(self.past), self.evaluations[len(self.past)])
+            yield evaluation_line(len(self.past), self.evaluations[len(self.past)])
 
     def _log(self, line: str) -> None:
         try:
@@ -215,7 +214,7 @@ class Folder(Memory):
         """
         number, last = step.number + 1, max(self._seals, default=0)
         if step.number >= len(self.past):
-            self._log(_step_line(step))
+            self._log(step_line(step))
         if number == last:
             check_seal(model, self._seals[last], self.path / LEDGER)
         elif seal and number > last:
@@ -224,7 +223,7 @@ class Folder(Memory):
     def evaluated(self, number: int, accuracy: Accuracy) -> None:
         """Write down the accuracy after ``number`` steps."""
         super().evaluated(number, accuracy)
-        self._log(_evaluation_line(number, accuracy))
+        self._log(evaluation_line(number, accuracy))
 
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
         """Write the weights, if asked for, to a folder that ``from_pretrained`` reads."""
@@ -233,8 +232,13 @@ class Folder(Memory):
 
     def __exit__(self, *exception: object) -> None:
         """Close it, with a plot of what there is; say to an interrupt how the run goes on."""
-        self.close()
         error = exception[1]
+        try:
+            if error is None or isinstance(error, KeyboardInterrupt):
+                losses = [entry["loss"] for entry in read_metrics(self.path) if "loss" in entry]
+                write_plot(self.path / PLOT, losses, self.evaluations)
+        finally:
+            self.close()
         if isinstance(error, KeyboardInterrupt):
             error.add_note(
                 f"{self.path}: {self.ledger.steps} steps are written down; the same call, with the "
@@ -248,149 +252,6 @@ class Folder(Memory):
         finally:
             self._metrics.close()
             self._lock.release()
-
-
-_LONGEST = Step(10**9, 0, -1 / 3, -1e-8 / 3, ())
-"""A step whose line of metrics is about as long as one gets."""
-
-
-def _unwritable(path: Path, error: Exception) -> Exception:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return RunStoppedError(
-            f"{path}: no space left ({error}); make room, and run the same again"
-        )
-    return RunError(
-        f"output: {path} cannot be written to ({error}); choose another folder, or change its "
-        "permissions"
-    )
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk has no room for."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunStoppedError(
-            f"{folder}: its disk has {free:,} bytes left, and {needed:,} are needed; make room, or "
-            "choose a folder on another disk"
-        )
-
-
-def _step_line(step: Step) -> str:
-    return json.dumps({"step": step.number, "loss": step.loss, "lr": step.lr}) + "\n"
-
-
-def _evaluation_line(number: int, accuracy: Accuracy) -> str:
-    entry = {"step": number, "accuracy": accuracy.value, "low": accuracy.low}
-    return json.dumps(entry | {"high": accuracy.high, "examples": accuracy.examples}) + "\n"
-
-
-def examples_hash(task: Task) -> str:
-    """SHA-256 of a task's words and examples: what a run was trained and tested on."""
-    text = json.dumps([task.words, task.train, task.dev], separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()
-
-
-def lock(folder: Path) -> Any:
-    """The lock of a folder, taken; the system gives it back when the process ends, however.
-
-    Raises:
-        RunError: if another process has it.
-    """
-    from filelock import FileLock, Timeout
-
-    taken = FileLock(folder / LOCK)
-    try:
-        taken.acquire(timeout=0)
-    except Timeout:
-        raise RunError(
-            f"output: another process is writing to {folder}; wait for it to end, or choose "
-            "another folder"
-        ) from None
-    return taken
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a run.
-
-    Raises:
-        RunError: if it cannot be read.
-    """
-    path = folder / CONFIG
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or found.get("format") != 1:
-        raise RunError(
-            f"{path}: is damaged, or of a newer zotutor; put back the file that belongs there, or "
-            "choose another folder"
-        )
-    return found
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """What can be read of a run's metrics, an entry a line; none without the file."""
-    found = []
-    path = folder / METRICS
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            found.append(entry)
-    return found
-
-
-def summary(path: str | Path) -> dict[str, Any]:
-    """What a run's folder, or its ledger alone, says: options, how far it came, how well it did.
-
-    Raises:
-        FileNotFoundError, RunError, LedgerError: for a folder or file that is not one, or damaged.
-    """
-    path = Path(path)
-    contents = read(ledger_in(path))
-    steps, size = contents.steps, ledger_in(path).stat().st_size
-    found = read_config(path) if path.is_dir() else dict(contents.header)
-    found.setdefault("steps", len(steps))
-    found["steps_taken"] = len(steps)
-    if path.is_dir():
-        found["finished"] = len(steps) == found["steps"]
-        entries = [entry for entry in read_metrics(path) if "accuracy" in entry]
-        found["accuracies"] = {e["step"]: e["accuracy"] for e in entries if e["step"] <= len(steps)}
-    found["last_loss"] = steps[-1].loss if steps else None
-    found["sealed_at"] = contents.seals[-1].number if contents.seals else 0
-    found["sha256"] = contents.seals[-1].sha256.hex() if contents.seals else None
-    return found | {"ledger_bytes": size}
-
-
-def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer to a folder, under another name first: all or nothing."""
-    from safetensors import SafetensorError
-
-    aside, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
-    saved: Any = model
-    try:
-        saved.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        for path in aside.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise RunStoppedError(
-            f"{folder}: the weights could not be written ({error}); make room, and run the same "
-            "again: they come from the ledger"
-        ) from error
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.replace(old)
-    aside.replace(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
