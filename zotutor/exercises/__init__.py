@@ -4,6 +4,12 @@ Each takes the student's function or answer, and prints "Correct" or raises an A
 gives a hint.
 """
 
+from .beyond import (
+    check_expected_square,
+    check_lowrank_variance,
+    check_rank_needed,
+    check_seconds_needed,
+)
 from .concentration import (
     check_alignment_from_error,
     check_alignment_from_responses,
@@ -51,10 +57,12 @@ __all__ = [
     "check_copies",
     "check_entry_variance",
     "check_expected_bias",
+    "check_expected_square",
     "check_four_point",
     "check_growing_family",
     "check_law_from_kernels",
     "check_log_softmax_jacobian",
+    "check_lowrank_variance",
     "check_momentum_step",
     "check_norm_variance",
     "check_perturbations_for",
@@ -63,6 +71,8 @@ __all__ = [
     "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",
+    "check_rank_needed",
+    "check_seconds_needed",
     "check_softmax_regression_kernel",
     "check_steps",
     "check_steps_needed",

@@ -1,6 +1,13 @@
 """Every matplotlib figure of the book: functions of plain arrays that return a Figure."""
 
 from . import style as style  # first: it says what to install where matplotlib is missing
+from .beyond import (
+    excess_by_density,
+    excess_by_rank,
+    factors_by_matrix,
+    fidelity_per_second,
+    momentum_window,
+)
 from .concentration import (
     bound_and_law,
     curves,
@@ -69,8 +76,12 @@ __all__ = [
     "error_against_perturbations",
     "error_and_cause",
     "error_distributions",
+    "excess_by_density",
+    "excess_by_rank",
     "expected_change",
     "explore",
+    "factors_by_matrix",
+    "fidelity_per_second",
     "gradient_and_estimate",
     "kept_inner_products",
     "kernel_blocks",
@@ -82,6 +93,7 @@ __all__ = [
     "loss_and_accuracy",
     "measures_against_perturbations",
     "moments",
+    "momentum_window",
     "one_pair_projected",
     "opinions",
     "power_laws",
