@@ -16,6 +16,7 @@ import typer
 from .llm import files, ledger, lm, tasks
 from .llm.finetune import finetune as run_finetune
 from .llm.finetune import rows
+from .llm.parallel import Ranks, place_among
 from .llm.replay import family, ledger_in
 from .llm.replay import replay as run_replay
 from .planning import plan as make_plan
@@ -26,7 +27,7 @@ Exit codes:
   0    done
   1    refused: wrong input, another run's folder, a damaged file; nothing was changed
   2    the command line is not understood
-  3    stopped, and can be resumed by the same command: no disk space, no memory
+  3    stopped, and can be resumed by the same command: no disk space, no memory, a lost process
   4    stopped, since a loss was not finite; try a smaller --lr
   130  interrupted (Ctrl-C); can be resumed by the same command
 A run that is killed can be resumed as well, whatever killed it."""
@@ -60,6 +61,13 @@ class Kind(StrEnum):
 
     causal = "causal"
     classifier = "classifier"
+
+
+class Split(StrEnum):
+    """What several processes share."""
+
+    directions = "directions"
+    batch = "batch"
 
 
 class Schedule(StrEnum):
@@ -166,6 +174,12 @@ def finetune(
     dtype: DtypeOption = Dtype.float32,
     device: Device = "cpu",
     kind: KindOption = Kind.causal,
+    split: Annotated[
+        Split, typer.Option(help="What processes share: the P perturbations, or the batch.")
+    ] = Split.directions,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that processes wait for each other.")
+    ] = 600.0,
     revision: Revision = None,
     data_revision: DataRevision = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bar, no summary.")] = False,
@@ -179,9 +193,13 @@ def finetune(
 
     OUTPUT holds config.json, ledger.bin, metrics.jsonl (loss and accuracy by step), plot.png and,
     with --save, weights, a folder for from_pretrained.
+
+    Several processes or machines share a run if torchrun starts them, and send each other only the
+    P numbers: torchrun --nproc-per-node 2 -m zotutor finetune ... --P 4. The first writes OUTPUT.
     """
-    with _reported(output):
+    with _reported(output), Ranks.join(split=split.value, timeout=timeout, device=device) as ranks:
         family_, task_ = family(directions), _task(task, data, shots, seed, data_revision)
+        device = ranks.device
         model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
         run = run_finetune(
             model_,
@@ -203,9 +221,10 @@ def finetune(
             output=output,
             save=save,
             seal_every=seal_every,
+            ranks=ranks,
             progress=sys.stderr.isatty() and not quiet,
         )
-        if not quiet:
+        if not quiet and ranks.rank == 0:
             before = "" if run.tokens else "was finished before; "
             print(f"{output}: {before}{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}")
             print(f"weights: SHA-256 {ledger.read(output / files.LEDGER).seals[-1].sha256.hex()}")
@@ -332,14 +351,12 @@ def _model(
     revision: str | None,
     seed: int,
 ) -> tuple[Any, Any]:
-    """The model and its tokenizer, loaded without a bar of their own."""
+    """The model and its tokenizer."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: given {device!r}, which is not there ({reason})") from None
-    library = lm.transformers()
-    library.utils.logging.disable_progress_bar()
     return lm.load(
         name,
         dtype=getattr(torch, dtype.value),
@@ -374,5 +391,5 @@ def _reported(output: Path | None = None) -> Iterator[None]:
 def _fail(code: int, error: BaseException, message: str | None = None) -> NoReturn:
     notes = [] if message else getattr(error, "__notes__", [])
     text = " ".join(" ".join([message or str(error), *notes]).split())
-    print(f"zotutor: {text}", file=sys.stderr)
+    print(f"zotutor: {place_among()}{text}", file=sys.stderr)
     raise typer.Exit(code)

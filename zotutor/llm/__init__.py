@@ -7,6 +7,7 @@ from .files import RunError
 from .finetune import Run, evaluate, finetune
 from .ledger import LedgerError, RunStoppedError
 from .lm import Rows, encode, load, word_ids
+from .parallel import Ranks, RanksError
 from .replay import Replay, replay, weights_hash
 from .tasks import Accuracy, Example, Task, task
 
@@ -14,6 +15,8 @@ __all__ = [
     "Accuracy",
     "Example",
     "LedgerError",
+    "Ranks",
+    "RanksError",
     "Replay",
     "Rows",
     "Run",

@@ -22,6 +22,7 @@ from zotutor.probe import NonFiniteLossError
 from .files import examples_hash
 from .ledger import Step
 from .lm import Rows, encode, word_ids
+from .parallel import Ranks
 from .replay import header_of
 from .runs import Folder, Memory, uninterrupted
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
@@ -73,6 +74,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     length: int | None = None,
+    ranks: Ranks | None = None,
 ) -> Accuracy:
     """The share of examples whose own label word has the largest logit, with its interval.
 
@@ -83,6 +85,7 @@ def evaluate(
         words: label words, in the order of the labels.
         batch_size: prompts at a time.
         length: cut prompts to so many tokens.
+        ranks: the processes that share the prompts, each of which must ask for the same.
 
     Raises:
         ValueError: for no examples, or one that is longer than the model reads.
@@ -91,15 +94,20 @@ def evaluate(
         raise ValueError("examples: given none, expected at least one")
     scored, device = rows(model, tokenizer, words), next(model.parameters()).device
     ordered = sorted(examples, key=lambda example: len(example.text))
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(ordered), batch_size):
+    ranks = ranks or Ranks()
+
+    @torch.no_grad()
+    def right() -> int:
+        found = 0
+        for start in range(0, len(ordered), batch_size)[ranks.rank :: ranks.count]:
             part = ordered[start : start + batch_size]
             tokens = encode(tokenizer, [e.text for e in part], length=length).to(device)
             _check_width(model, tokens.shape[1])
             guesses = scored(tokens).argmax(-1).tolist()
-            right += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
-    return accuracy(right, len(ordered))
+            found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
+        return found
+
+    return accuracy(ranks.total(right), len(ordered))
 
 
 def finetune(
@@ -124,6 +132,7 @@ def finetune(
     output: str | Path | None = None,
     save: bool = False,
     seal_every: int = 100,
+    ranks: Ranks | None = None,
     progress: bool = True,
 ) -> Run:
     """Fine-tune a language model on a prompted task, by default from forward passes only.
@@ -158,6 +167,7 @@ def finetune(
         output: folder for the run's ledger, configuration and metrics; None to keep nothing.
         save: write the tuned weights to that folder, too, for ``from_pretrained``.
         seal_every: steps between two hashes of the weights in the ledger.
+        ranks: the processes that share the run, :meth:`~zotutor.llm.Ranks.join`; None for one.
         progress: show a bar with loss, accuracy, tokens a second and the time left.
 
     Returns:
@@ -169,7 +179,7 @@ def finetune(
         NonFiniteLossError: if a loss is NaN or infinite; the weights are those of the last good
             step, and the message names the step and what to try.
         KeyboardInterrupt: if interrupted; the weights are those of the last whole step.
-        RunStoppedError: if ``output`` could not be written to any more.
+        RunStoppedError: if ``output`` could not be written to any more, or a rank was lost.
 
     References:
         Malladi et al. (2023), MeZO.
@@ -205,8 +215,10 @@ def finetune(
         weight_decay=weight_decay,
         seed=seed,
     )
+    ranks = ranks or Ranks()
+    ranks.check(stepper, batch_size)
     folder = Memory()
-    if output is not None and isinstance(stepper, ZerothOrder):
+    if isinstance(stepper, ZerothOrder) and (output is not None or ranks.count > 1):
         options = {
             "task": task.name,
             "examples": examples_hash(task),
@@ -219,13 +231,20 @@ def finetune(
             "dev": dev,
             "seal_every": seal_every,
         }
-        folder = Folder(output, header_of(model, stepper.optimizer), options, _about(device))
+        header, about = header_of(model, stepper.optimizer), _about(device)
+
+        def opened() -> Memory:
+            return Memory() if output is None else Folder(output, header, options, about)
+
+        folder = ranks.begin(opened, header | options, stepper.optimizer)
     begun, measuring, seen, losses = time.perf_counter(), 0.0, 0, list[float]()
-    with folder, _bar(steps, progress) as bar:
+    with folder, _bar(steps, progress and ranks.rank == 0) as bar:
         for number in range(steps + 1):
             due = number in (0, steps) or (evaluate_every and number % evaluate_every == 0)
             if due and number not in folder.evaluations:
-                found = evaluate(model, tokenizer, task.dev[:dev], task.words, length=length)
+                found = evaluate(
+                    model, tokenizer, task.dev[:dev], task.words, length=length, ranks=ranks
+                )
                 folder.evaluated(number, found)
             if number == steps:
                 break
@@ -237,14 +256,17 @@ def finetune(
                 tokens, labels = batches(number)
                 rate = lr * (1 - number / steps) if schedule == "linear" else lr
                 with _noted(number, steps, rate):
-                    measured = stepper.measure(tokens.to(device), labels.to(device))
+                    measured = ranks.measure(stepper, tokens.to(device), labels.to(device))
                     step = Step(number, seed, measured.loss, rate, measured.coefficients)
                     with uninterrupted():
                         folder.write(step)
                         stepper.take(step)
                 seen += tokens.numel()
                 measuring += time.perf_counter() - since
-            folder.taken(step, model, seal=(number + 1) % seal_every == 0 or number + 1 == steps)
+            seal = (number + 1) % seal_every == 0 or number + 1 == steps
+            compare = seal if number >= len(folder.past) else number + 1 == len(folder.past)
+            agreed = ranks.agreed_hash(model, number + 1) if compare and ranks.count > 1 else None
+            folder.taken(step, model, seal=seal, sha256=agreed)
             losses.append(step.loss)
             latest = folder.evaluations[max(folder.evaluations)]
             speed = f", {seen / measuring:.0f} tokens/s" if seen else ""

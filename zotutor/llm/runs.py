@@ -60,7 +60,7 @@ class Memory:
     def write(self, step: Step) -> None:
         """Write down a step, before it is taken."""
 
-    def taken(self, step: Step, model: nn.Module, *, seal: bool) -> None:
+    def taken(self, step: Step, model: nn.Module, *, seal: bool, sha256: str | None = None) -> None:
         """Write down that it was taken, and, if ``seal``, the hash of the weights now."""
 
     def evaluated(self, number: int, accuracy: Accuracy) -> None:
@@ -207,10 +207,11 @@ class Folder(Memory):
         """Write down a step, before it is taken."""
         self.ledger.append(step)
 
-    def taken(self, step: Step, model: nn.Module, *, seal: bool) -> None:
+    def taken(self, step: Step, model: nn.Module, *, seal: bool, sha256: str | None = None) -> None:
         """Go on to the next step: a line of metrics, and the hash of the weights.
 
-        The last hash that was there is compared; behind it one is added where ``seal`` asks so.
+        The last hash that was there is compared; behind it one is added where ``seal`` asks so:
+        ``sha256`` if it is known already.
         """
         number, last = step.number + 1, max(self._seals, default=0)
         if step.number >= len(self.past):
@@ -218,7 +219,7 @@ class Folder(Memory):
         if number == last:
             check_seal(model, self._seals[last], self.path / LEDGER)
         elif seal and number > last:
-            self.ledger.append(Seal(number, bytes.fromhex(weights_hash(model))))
+            self.ledger.append(Seal(number, bytes.fromhex(sha256 or weights_hash(model))))
 
     def evaluated(self, number: int, accuracy: Accuracy) -> None:
         """Write down the accuracy after ``number`` steps."""
