@@ -161,16 +161,21 @@ class Rows(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids (N, T) to logits (N, V)."""
-        mask = (tokens != self.pad).long()
-        options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
-        if self._last_only:
-            options |= {"logits_to_keep": 1, "use_cache": False}
-        if self._positions:
-            options["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
-        logits: Tensor = self.model(**options).logits
+        last = {"logits_to_keep": 1} if self._last_only else {}
+        logits: Tensor = self.model(**self.inputs(tokens), **last).logits
         if logits.dim() == 3:
             logits = logits[:, -1]  # (N, T or 1, V) -> (N, V)
         return logits if self.words is None else logits[:, self.words]
+
+    def inputs(self, tokens: Tensor) -> dict[str, Any]:
+        """What the model is called with for token ids (N, T): mask and positions beside them."""
+        mask = (tokens != self.pad).long()
+        found: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+        if self._last_only:
+            found["use_cache"] = False
+        if self._positions:
+            found["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
+        return found
 
 
 def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -> Tensor:

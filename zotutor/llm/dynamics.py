@@ -1,0 +1,178 @@
+"""Learning dynamics of a language model: a row for every position, and steps seen without a J.
+
+A loss over whole sequences is a loss over places, each a sequence and a position in it. By
+causality the logits at a place depend on the tokens up to it only, so that every place is an input
+of its own, and all that is said of inputs holds for places.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zotutor.checks import check_batch, check_integer, check_labels, trainable
+from zotutor.concentration import pair_terms
+from zotutor.directions import Directions, check_draw
+from zotutor.dynamics import change_of_log_probs, cross_entropy_gradient, random_projection
+from zotutor.jacobians import logits_of, named_trainable, vjp
+
+from .lm import Rows
+
+
+class Positions(Rows):
+    """A causal language model that returns one row of next-token logits for each place.
+
+    A place is a sequence and a position in it; places (M, 2) are the input, so that the kernel, the
+    planner and :func:`~zotutor.one_step` take a place for what they call an input. One forward pass
+    over the sequences asked for serves all their places (teacher forcing).
+
+    Args:
+        model: a causal language model of transformers, in eval mode.
+        tokens: token ids (N, T), padded on either side, as :func:`~zotutor.llm.encode` returns.
+        pad: id of the padding token.
+
+    Raises:
+        ValueError: if ``tokens`` is not (N, T), or one of its rows has less than two tokens.
+
+    Example:
+        >>> from zotutor.llm import encode, load
+        >>> model, tokenizer = load("tiny")
+        >>> tokens = encode(tokenizer, ["The plot was dull.", "The film was very dull."])
+        >>> rows = Positions(model, tokens, pad=tokenizer.pad_token_id)
+        >>> places, targets = rows.places(0)  # a token each, but for the first
+        >>> tokenizer.decode(targets)
+        'the plot was dull.'
+        >>> rows(places).shape
+        torch.Size([4, 387])
+    """
+
+    tokens: Tensor
+
+    def __init__(self, model: nn.Module, tokens: Tensor, *, pad: int) -> None:
+        super().__init__(model, pad=pad)
+        if tokens.dim() != 2 or bool(((tokens != pad).sum(1) < 2).any()):
+            raise ValueError(
+                f"tokens: given shape {tuple(tokens.shape)}, expected (N, T) with at least two "
+                "tokens in each row, one to read and one to predict"
+            )
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def places(self, *texts: int) -> tuple[Tensor, Tensor]:
+        """Every place of some sequences that has a next token, and that token.
+
+        Args:
+            texts: rows of ``tokens``; all of them if none is given.
+
+        Returns:
+            Places (M, 2), in reading order, and their next tokens (M,).
+        """
+        for text in texts:
+            check_integer("texts", text, low=0, high=len(self.tokens))
+        wanted = torch.tensor(texts or range(len(self.tokens)), device=self.tokens.device)
+        read = self.tokens[wanted] != self.pad
+        row, position = (read[:, :-1] & read[:, 1:]).nonzero(as_tuple=True)
+        places = torch.stack([wanted[row], position], dim=1)
+        return places, self.tokens[places[:, 0], places[:, 1] + 1]
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Places (M, 2) to logits (M, V) of the token that follows each."""
+        texts, row = places[:, 0].unique(return_inverse=True)
+        logits: Tensor = self.model(**self.inputs(self.tokens[texts])).logits  # (texts, T, V)
+        return logits[row, places[:, 1]]
+
+
+class StepFidelity(NamedTuple):
+    """How much of one step survives P random directions; see :func:`step_fidelity`."""
+
+    d: int
+    alignment: float
+    law: float
+    errors: Tensor
+
+    def root_mean_square(self) -> tuple[float, float]:
+        """Of the errors, with its standard error."""
+        squares = self.errors.double().square()
+        size = math.sqrt(squares.mean())
+        return size, float(squares.std() / math.sqrt(len(squares)) / (2 * size))
+
+
+def step_fidelity(
+    model: nn.Module,
+    x_o: Tensor,
+    x_u: Tensor,
+    y_u: Tensor,
+    *,
+    P: int,
+    directions: Directions | None = None,
+    draws: int = 8,
+    seed: int = 0,
+) -> StepFidelity:
+    """The relative error of a ZO step's predicted change of log pi(. | x_o): exact law, and draws.
+
+    With B = A J_o, all rows of all x_o stacked, and g the gradient of the mean cross-entropy:
+
+        sqrt(E |B U U^T g - B g|^2) / |B g|,
+
+    whose square at P = 1 is 1/a' + 1 and a term of the kurtosis, with the alignment
+    a' = |B g|^2 / (|B|_F^2 |g|^2). The law takes one backward pass for each of the N_o V rows of B,
+    of which none is kept; a draw takes P passes over g and one forward-mode pass. For a large V use
+    :func:`~zotutor.estimate_dynamics_error`, which needs no pass for each row.
+
+    Args:
+        model: returns logits (N, V) for a batch (N, ...).
+        x_o: observed inputs (N_o, ...).
+        x_u: updated-on inputs (N_u, ...).
+        y_u: their labels (N_u,).
+        P: number of perturbations, at least 1.
+        directions: family of u; Rademacher by default.
+        draws: how often U is drawn, at least 2.
+        seed: of the draws, 0 <= seed < 2^64; draw k uses the directions of step k.
+
+    Returns:
+        Named tuple of d, the alignment a', the law's relative error, and the relative errors drawn
+        (draws,).
+
+    Raises:
+        TypeError, ValueError: for bad batches, labels, P, directions, draws or seed; ValueError if
+            the step changes nothing here, when a relative error means nothing.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> found = step_fidelity(nn.Linear(2, 3), x, x, torch.tensor([0]), P=4)
+        >>> found.d, found.errors.shape
+        (9, torch.Size([8]))
+    """
+    check_batch("x_o", x_o)
+    check_batch("x_u", x_u)
+    check_integer("draws", draws, low=2)
+    family = check_draw(directions, P=P, seed=seed, step=0)
+    params, shapes = named_trainable(model), [tensor.shape for tensor in trainable(model)]
+    with torch.no_grad():
+        pi, z_u = (logits_of(model, params, x) for x in (x_o, x_u))
+    pi = pi.softmax(-1)
+    y_u = check_labels("y_u", y_u, count=x_u.shape[0], classes=z_u.shape[1])
+    g = vjp(model, x_u, cross_entropy_gradient(z_u, y_u) / x_u.shape[0])
+    exact = change_of_log_probs(model, x_o, g)  # B g
+    size = float(exact.norm())
+    if size == 0.0:
+        raise ValueError(
+            "x_o, x_u: a step on x_u changes nothing at x_o, so that a relative error means "
+            "nothing; choose inputs that share parameters"
+        )
+    norms = aligned = excess = 0.0
+    for n, pi_n in enumerate(pi):
+        for e_i in torch.eye(len(pi_n), dtype=pi.dtype, device=pi.device):
+            b = vjp(model, x_o[n : n + 1], (e_i - pi_n)[None])  # a row of A J_o
+            terms = pair_terms(b[None], g[None], directions=family, shapes=shapes)
+            norms += terms.norms
+            aligned += terms.aligned
+            excess += terms.excess
+    errors = []
+    for step in range(draws):
+        seen = random_projection(g, model, P=P, directions=family, seed=seed, step=step)
+        errors.append(float((change_of_log_probs(model, x_o, seen) - exact).norm()) / size)
+    law = math.sqrt((norms + aligned + excess) / aligned / P)
+    return StepFidelity(g.numel(), aligned / norms, law, torch.tensor(errors))
