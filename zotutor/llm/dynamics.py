@@ -42,11 +42,11 @@ class Positions(Rows):
         >>> model, tokenizer = load("tiny")
         >>> tokens = encode(tokenizer, ["The plot was dull.", "The film was very dull."])
         >>> rows = Positions(model, tokens, pad=tokenizer.pad_token_id)
-        >>> places, targets = rows.places(0)  # a token each, but for the first
+        >>> places, targets = rows.places(0)
         >>> tokenizer.decode(targets)
         'the plot was dull.'
         >>> rows(places).shape
-        torch.Size([4, 387])
+        torch.Size([5, 387])
     """
 
     tokens: Tensor
