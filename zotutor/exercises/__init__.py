@@ -40,6 +40,11 @@ from .gradients import (
     check_perturbations_for,
     check_steps_needed,
 )
+from .llm_dynamics import (
+    check_change_from_passes,
+    check_perturbations_to_tell_apart,
+    check_text_change,
+)
 from .trajectories import check_budget, check_constant, check_steps
 from .zo_sgd import (
     check_momentum_step,
@@ -53,6 +58,7 @@ __all__ = [
     "check_best_eps",
     "check_best_factor",
     "check_budget",
+    "check_change_from_passes",
     "check_constant",
     "check_copies",
     "check_entry_variance",
@@ -68,6 +74,7 @@ __all__ = [
     "check_perturbations_for",
     "check_perturbations_for_distances",
     "check_perturbations_for_share",
+    "check_perturbations_to_tell_apart",
     "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",
@@ -77,6 +84,7 @@ __all__ = [
     "check_steps",
     "check_steps_needed",
     "check_tail_probability",
+    "check_text_change",
     "check_trace_from_losses",
     "check_zo_entk_from_values",
     "check_zo_prediction",

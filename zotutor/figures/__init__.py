@@ -40,6 +40,11 @@ from .gradients import (
     moments,
     opinions,
 )
+from .llm_dynamics import (
+    next_token_changes,
+    similarity_maps,
+    similarity_of_pairs,
+)
 from .style import explore
 from .trajectories import (
     breakdown,
@@ -94,12 +99,15 @@ __all__ = [
     "measures_against_perturbations",
     "moments",
     "momentum_window",
+    "next_token_changes",
     "one_pair_projected",
     "opinions",
     "power_laws",
     "random_walk",
     "run_curves",
     "runs_on_quadratic",
+    "similarity_maps",
+    "similarity_of_pairs",
     "spectra",
     "stable_steps",
     "steps_by_dimension",
