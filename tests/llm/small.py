@@ -7,27 +7,28 @@ from pathlib import Path
 import torch
 
 from zotutor.llm import Example, Task
+from zotutor.llm.files import save_pretrained
 
 WORDS = "a an the film is was dull bright great terrible it It so very . good bad".split()
 
 
-def save_model(path: Path) -> Path:
-    """Write one with random weights to a folder, as `save_pretrained` does."""
+def save_model(path: Path, layers: int = 2) -> Path:
+    """Write one with random weights to a folder of the hub's format."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     vocabulary = {word: n for n, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
-    ).save_pretrained(path)
+    )
     config = transformers.OPTConfig(
         vocab_size=len(vocabulary),
         hidden_size=16,
         word_embed_proj_dim=16,
         ffn_dim=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=32,
         pad_token_id=0,
@@ -36,7 +37,7 @@ def save_model(path: Path) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformers.OPTForCausalLM(config).save_pretrained(path)
+        save_pretrained(transformers.OPTForCausalLM(config), tokenizer, path)
     return path
 
 

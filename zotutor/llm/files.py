@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from . import lm
 from .ledger import RunStoppedError, Step, read, sync_folder, write_aside
 from .replay import ledger_in
 from .tasks import Accuracy, Task
@@ -171,8 +172,9 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
     saved: Any = model
     try:
-        saved.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        with lm._quiet(lm.transformers(), local=True):
+            saved.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
         for path in aside.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

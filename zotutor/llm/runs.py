@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from torch import nn
 
@@ -106,6 +106,7 @@ class Folder(Memory):
     ) -> None:
         super().__init__()
         self._seals: dict[int, Seal] = {}
+        self._metrics: BinaryIO | None = None
         self.path = Path(path).expanduser()
         self._new_or_own()
         try:
@@ -148,8 +149,6 @@ class Folder(Memory):
         if not (self.path / LEDGER).exists():
             Ledger.create(self.path / LEDGER, header).close()
         self.ledger = Ledger.resume(self.path / LEDGER)
-        write_aside(self.path / METRICS, "".join(self._lines()).encode())
-        self._metrics = (self.path / METRICS).open("ab", buffering=0)
 
     def _new_or_own(self) -> bool:
         """Whether there is a run in the folder; a RunError if there is something else."""
@@ -185,6 +184,7 @@ class Folder(Memory):
                 self.evaluations[entry["step"]] = Accuracy(*numbers)
 
     def _lines(self) -> Iterator[str]:
+        """The metrics of the steps that were there, and what is known behind the last."""
         for step in self.past:
             if step.number in self.evaluations:
                 yield evaluation_line(step.number, self.evaluations[step.number])
@@ -192,19 +192,29 @@ class Folder(Memory):
         if len(self.past) in self.evaluations:
             yield evaluation_line(len(self.past), self.evaluations[len(self.past)])
 
-    def _log(self, line: str) -> None:
+    def _log(self, *lines: str) -> None:
+        """Write lines of metrics; the first time, those of the past before them.
+
+        Until then the file of an earlier session stays, and with it what is costly to make anew.
+        """
+        path = self.path / METRICS
         try:
-            written = self._metrics.write(line.encode())
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes were written")
+            if self._metrics is None:
+                write_aside(path, "".join(self._lines()).encode())
+                self._metrics = path.open("ab", buffering=0)
+            for line in lines:
+                written = self._metrics.write(line.encode())
+                if written != len(line):
+                    raise OSError(f"only {written} of {len(line)} bytes were written")
         except OSError as error:
             raise RunStoppedError(
-                f"{self.path / METRICS}: could not be written ({error}); make room or give it "
-                f"back, and run the same again: it goes on behind step {self.ledger.steps}"
+                f"{path}: could not be written ({error}); make room or give it back, and run the "
+                f"same again: it goes on behind step {self.ledger.steps}"
             ) from error
 
     def write(self, step: Step) -> None:
         """Write down a step, before it is taken."""
+        self._log()
         self.ledger.append(step)
 
     def taken(self, step: Step, model: nn.Module, *, seal: bool, sha256: str | None = None) -> None:
@@ -223,11 +233,13 @@ class Folder(Memory):
 
     def evaluated(self, number: int, accuracy: Accuracy) -> None:
         """Write down the accuracy after ``number`` steps."""
+        if number >= len(self.past):
+            self._log(evaluation_line(number, accuracy))
         super().evaluated(number, accuracy)
-        self._log(evaluation_line(number, accuracy))
 
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
         """Write the weights, if asked for, to a folder that ``from_pretrained`` reads."""
+        self._log()
         if save:
             save_pretrained(model, tokenizer, self.path / WEIGHTS)
 
@@ -251,7 +263,8 @@ class Folder(Memory):
         try:
             self.ledger.close()
         finally:
-            self._metrics.close()
+            if self._metrics is not None:
+                self._metrics.close()
             self._lock.release()
 
 
