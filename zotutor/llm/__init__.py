@@ -4,6 +4,7 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 """
 
 from .files import RunError
+from .dynamics import Positions, step_fidelity
 from .finetune import Run, evaluate, finetune
 from .ledger import LedgerError, RunStoppedError
 from .lm import Rows, encode, load, word_ids
@@ -15,6 +16,7 @@ __all__ = [
     "Accuracy",
     "Example",
     "LedgerError",
+    "Positions",
     "Ranks",
     "RanksError",
     "Replay",
@@ -28,6 +30,7 @@ __all__ = [
     "finetune",
     "load",
     "replay",
+    "step_fidelity",
     "task",
     "weights_hash",
     "word_ids",

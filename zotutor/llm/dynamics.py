@@ -7,8 +7,10 @@ of its own, and all that is said of inputs holds for places.
 
 from __future__ import annotations
 
+import json
 import math
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -176,3 +178,68 @@ def step_fidelity(
         errors.append(float((change_of_log_probs(model, x_o, seen) - exact).norm()) / size)
     law = math.sqrt((norms + aligned + excess) / aligned / P)
     return StepFidelity(g.numel(), aligned / norms, law, torch.tensor(errors))
+
+
+def minilm_table() -> dict[str, Any]:
+    """The numbers that ``tools/measure_minilm.py`` measured, with their date and data.
+
+    Returns:
+        The file ``zotutor/data/minilm_kernel.json``, as it is.
+    """
+    text = files("zotutor").joinpath("data", "minilm_kernel.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+def minilm_as_markdown(table: dict[str, Any]) -> str:
+    """:func:`minilm_table` as a table in Markdown: a column for each model and state.
+
+    Args:
+        table: as :func:`minilm_table` returns.
+
+    Returns:
+        A header, and rows for the alignment of three kinds of pairs; the relative error of the
+        kernel of two different inputs, measured and by the law; predicted against measured of one
+        FO and two ZO steps; the alignment of a step on a batch, and its error; and telling apart.
+
+    Example:
+        >>> print(minilm_as_markdown(minilm_table()).splitlines()[0].count("|"))
+        6
+    """
+    columns = [
+        (f"{name}, {state}", model["d"], numbers)
+        for name, model in table["models"].items()
+        for state, numbers in model["states"].items()
+    ]
+    lines = ["| | " + " | ".join(name for name, _, _ in columns) + " |"]
+    lines.append("|:--|" + "--:|" * len(columns))
+
+    def row(title: str, cells: list[str]) -> None:
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+
+    row("$d$", [f"{d:,}" for _, d, _ in columns])
+    for kind, title in (
+        ("itself", "an input with itself"),
+        ("same label", "two inputs of one label"),
+        ("other label", "two of different labels"),
+    ):
+        cells = [f"{n['kernel']['alignment'][kind]:.3f}" for _, _, n in columns]
+        row(f"alignment, {title}", cells)
+    for i, first in enumerate(columns[0][2]["kernel"]["errors"]):
+        found = [n["kernel"]["errors"][i] for _, _, n in columns]
+        cells = [
+            f"{e['relative_error']:.2f} ± {e['std_error']:.2f} ({e['law']:.2f})" for e in found
+        ]
+        row(f"error of $K_U$, $P = {first['P']}$ (law)", cells)
+    for i, first in enumerate(columns[0][2]["one_step"]["steps"]):
+        order = "FO" if first["P"] is None else f"ZO, $P = {first['P']}$"
+        cells = [f"{n['one_step']['steps'][i]['correlation']:.4f}" for _, _, n in columns]
+        row(f"predicted and measured, {order}", cells)
+    steps = [n["one_step"]["fidelity"] for _, _, n in columns]
+    row("alignment of a step on a batch", [f"{s['alignment']:.3f}" for s in steps])
+    cells = [f"{s['relative_error']:.2f} ± {s['std_error']:.2f} ({s['law']:.2f})" for s in steps]
+    row(f"error of the step, $P = {steps[0]['P']}$ (law)", cells)
+    apart = [n["telling_apart"] for _, _, n in columns]
+    row("telling apart, cosine", [f"{a['cosine']:.3f}" for a in apart])
+    row("telling apart, $P$ for 50 %", [f"{a['P_for_half']:,}" for a in apart])
+    return "\n".join(lines)
