@@ -3,8 +3,8 @@
 Needs the extra ``llm``: pip install "zotutor[llm]".
 """
 
-from .files import RunError
 from .dynamics import Positions, step_fidelity
+from .files import RunError
 from .finetune import Run, evaluate, finetune
 from .ledger import LedgerError, RunStoppedError
 from .lm import Rows, encode, load, word_ids
