@@ -199,8 +199,8 @@ def minilm_as_markdown(table: dict[str, Any]) -> str:
 
     Returns:
         A header, and rows for the alignment of three kinds of pairs; the relative error of the
-        kernel of two different inputs, measured and by the law; predicted against measured of one
-        FO and two ZO steps; the alignment of a step on a batch, and its error; and telling apart.
+        kernel of two different inputs, measured and by the law; what the prediction of FO
+        and ZO steps of two sizes leaves over; the alignment of a step on a batch, and its error; and telling apart.
 
     Example:
         >>> print(minilm_as_markdown(minilm_table()).splitlines()[0].count("|"))
@@ -233,8 +233,9 @@ def minilm_as_markdown(table: dict[str, Any]) -> str:
         row(f"error of $K_U$, $P = {first['P']}$ (law)", cells)
     for i, first in enumerate(columns[0][2]["one_step"]["steps"]):
         order = "FO" if first["P"] is None else f"ZO, $P = {first['P']}$"
-        cells = [f"{n['one_step']['steps'][i]['correlation']:.4f}" for _, _, n in columns]
-        row(f"predicted and measured, {order}", cells)
+        found = [n["one_step"]["steps"][i] for _, _, n in columns]
+        title = f"residual, {order}, FO change {first['change']:g}"
+        row(title, [f"{100 * s['relative_residual']:.1f} %" for s in found])
     steps = [n["one_step"]["fidelity"] for _, _, n in columns]
     row("alignment of a step on a batch", [f"{s['alignment']:.3f}" for s in steps])
     cells = [f"{s['relative_error']:.2f} ± {s['std_error']:.2f} ({s['law']:.2f})" for s in steps]
