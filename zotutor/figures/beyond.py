@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .style import CYCLE, MARKERS, THEORY, ZO, figure
 
@@ -22,21 +23,19 @@ def excess_by_density(
     Args:
         densities: of the law's curves.
         factors: by name of the model, the law at each density.
-        measured: by name, triples of density, factor from draws, and its standard error.
+        measured: by name, for some of them, triples of density, factor from draws, and its
+            standard error.
     """
     drawn, ax = plt.subplots()
     for number, (name, values) in enumerate(factors.items()):
-        ax.plot(densities, values, ls=("--", "-.", ":")[number % 3], color=CYCLE[number])
-        points = np.asarray(measured.get(name, []), dtype=float).reshape(-1, 3)
-        ax.errorbar(
-            points[:, 0],
-            points[:, 1],
-            yerr=2 * points[:, 2],
-            fmt=MARKERS[number],
-            color=CYCLE[number],
-            capsize=3,
-            label=f"{name}: law, and draws",
-        )
+        dashes, color = ("--", "-.", ":")[number % 3], CYCLE[number]
+        ax.plot(densities, values, ls=dashes, color=color, label=f"{name}: law")
+        if name in measured:
+            x, y, error = np.asarray(measured[name], dtype=float).T
+            label = f"{name}: draws"
+            ax.errorbar(
+                x, y, yerr=2 * error, color=color, fmt=MARKERS[number], capsize=3, label=label
+            )
     ax.axhline(1, color=THEORY, lw=1)
     ax.set(
         xscale="log",
@@ -117,9 +116,9 @@ def fidelity_per_second(
         variances: relative variance of one direction, C^2.
         title: model and batch.
     """
-    drawn, ax = plt.subplots()
+    drawn, ax = plt.subplots(figsize=(6.8, 3.8))
     x, y = np.asarray(seconds, dtype=float), np.asarray(variances, dtype=float)
-    low, high = x.min() / 1.6, x.max() * 2.6
+    low, high = x.min() / 1.6, x.max() * 1.6
     grid = np.geomspace(low, high)
     best = (x * y).min()
     for multiple in (1, 2, 4, 8):
@@ -142,7 +141,16 @@ def fidelity_per_second(
         xlabel="seconds for one direction",
         ylabel="relative variance\nof one direction, $C^2$",
     )
-    ax.legend(title="seconds to a given error,\nthe best being 1", fontsize=9, title_fontsize=9)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    drawn.legend(
+        title="seconds to a given error,\nthe best being 1",
+        loc="outside right center",
+        fontsize=9,
+        title_fontsize=9,
+    )
     return drawn
 
 
