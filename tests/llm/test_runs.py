@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import resource
 import shutil
 import signal
 import struct
@@ -297,6 +296,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_step(
 @contextmanager
 def full_after(size: int) -> Iterator[None]:
     """Within it no file of this process grows beyond so many bytes, as on a disk without room."""
+    resource = pytest.importorskip("resource", reason="limits of file sizes are POSIX's")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
