@@ -746,6 +746,95 @@ def test_a_batched_step_needs_directions_of_low_rank() -> None:
     assert optimizer.steps_taken == 0
 
 
+# ---- a step in two halves ------------------------------------------------------------------------
+
+
+@families
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_measured_and_replayed_is_stepped(family: Directions, momentum: float) -> None:
+    (one, closure), (two, other) = problem(), problem()
+    options: dict[str, Any] = {"P": 3, "directions": family, "seed": 1, "momentum": momentum}
+    stepped = zo.ZOSGD(one.parameters(), 0.05, **options)
+    halved = zo.ZOSGD(two.parameters(), 0.05, **options)
+    for _ in range(3):
+        loss = stepped.step(closure)
+        before = flat(list(two.parameters()))
+        found = halved.measure(other)
+        assert torch.equal(flat(list(two.parameters())), before), "theta stays"
+        assert halved.measure(other) == found, "so does the step counter"
+        assert float(loss) == found.loss
+        halved.replay(found.coefficients)
+        assert torch.equal(flat(list(one.parameters())), flat(list(two.parameters())))
+    assert halved.steps_taken == stepped.steps_taken == 3
+
+
+@families
+def test_parts_of_the_perturbations_together_are_all(family: Directions) -> None:
+    model, closure = problem()
+    optimizer = zo.ZOSGD(model.parameters(), 0.05, P=5, directions=family, seed=1)
+    whole = optimizer.measure(closure)
+    parts = [optimizer.measure(closure, only=range(p, p + 1)) for p in range(5)]
+    assert tuple(g for part in parts for g in part.coefficients) == whole.coefficients
+    assert sum(part.loss for part in parts) / 5 == whole.loss
+    every_other = optimizer.measure(closure, only=range(1, 5, 2))
+    assert every_other.coefficients == whole.coefficients[1::2]
+
+
+def test_a_part_calls_the_closure_for_that_part_only() -> None:
+    model, closure = problem()
+    optimizer = zo.ZOSGD(model.parameters(), 0.05, P=4, seed=0)
+    calls = itertools.count()
+
+    def counted() -> Tensor:
+        next(calls)
+        return closure()
+
+    optimizer.measure(counted, only=range(2, 4))
+    assert next(calls) == 4
+
+
+def test_a_batched_measurement_in_parts() -> None:
+    tokens = torch.randint(0, 11, (3, 5), generator=torch.Generator().manual_seed(0))
+    model = Stack()
+    optimizer = zo.ZOSGD(model.parameters(), 0.02, P=3, directions=zo.LowRank(2), seed=1)
+    copies_seen = []
+
+    def losses(copies: int) -> Tensor:
+        copies_seen.append(copies)
+        logits = model(tokens.repeat(copies, 1))
+        each = F.cross_entropy(logits.mT, tokens.repeat(copies, 1), reduction="none")
+        return each.view(copies, -1).mean(1)
+
+    whole = optimizer.measure_batched(losses)
+    parts = [optimizer.measure_batched(losses, only=part) for part in (range(2), range(2, 3))]
+    assert copies_seen == [6, 4, 2]
+    together = [g for part in parts for g in part.coefficients]
+    assert together == pytest.approx(list(whole.coefficients), rel=1e-6)
+    assert optimizer.steps_taken == 0
+
+
+@pytest.mark.parametrize("only", [range(0), range(3), range(-1, 1), [0], 1])
+def test_a_part_that_is_none_is_refused(only: Any) -> None:
+    model, closure = problem()
+    optimizer = zo.ZOSGD(model.parameters(), 0.05, P=2, seed=0)
+    with pytest.raises(ValueError, match=r"only: given .*, expected a range within the 2 pert"):
+        optimizer.measure(closure, only=only)
+
+
+def test_what_is_measured_is_replayed_along_the_directions_there_are_now() -> None:
+    """Directions kept from a measurement are not those of another seed, family or model."""
+    for change in ({"seed": 5}, {"directions": zo.Gaussian()}, {"steps_taken": 4}):
+        (one, closure), (two, _) = problem(), problem()
+        kept = zo.ZOSGD(one.parameters(), 0.05, P=2, seed=0)
+        new = zo.ZOSGD(two.parameters(), 0.05, P=2, seed=0)
+        coefficients = kept.measure(closure).coefficients
+        for optimizer in (kept, new):
+            for name, value in change.items():
+                setattr(optimizer, name, value)
+            optimizer.replay(coefficients)
+        assert torch.equal(flat(list(one.parameters())), flat(list(two.parameters())))
+
+
 # ---- failures leave everything as it was ---------------------------------------------------------
 
 
