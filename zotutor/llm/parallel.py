@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +130,7 @@ class Ranks:
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
         except RuntimeError as error:
             raise RanksError(
-                f"rank {rank} of {count}: the others did not come ({_first_line(error)}); start "
+                f"rank {rank} of {count}: the others did not come ({_in_short(error)}); start "
                 "all of them, where they reach each other, or give a longer timeout"
             ) from error
         return cls(rank, count, split=split, timeout=timeout, device=device)
@@ -322,10 +323,8 @@ class Ranks:
         try:
             numbers = work()
         except BaseException as error:
-            finite = not isinstance(error, NonFiniteLossError)
-            state = _FAILED if finite else _NOT_FINITE
             with suppress(RanksError):
-                self._exchange([state, *[0.0] * size], when)
+                self._exchange([_state(error), *[0.0] * size], when)
             raise
         state = _INTERRUPTED if self._asked_to_stop else _FINE
         found = self._exchange([state, *numbers, *[0.0] * (size - len(numbers))], when)
@@ -363,9 +362,15 @@ class Ranks:
         except RuntimeError as error:
             raise RanksError(
                 f"{when}: a rank was lost, or let the others wait for more than {self.timeout:g} s "
-                f"({_first_line(error)}); what rank 0 wrote is whole: the same command takes the "
+                f"({_in_short(error)}); what rank 0 wrote is whole: the same command takes the "
                 "run up again, with as many ranks as there are"
             ) from error
+
+
+def _state(error: BaseException) -> int:
+    if isinstance(error, NonFiniteLossError):
+        return _NOT_FINITE
+    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED
 
 
 def _rows(numbers: list[float], width: int) -> list[list[float]]:
@@ -408,5 +413,6 @@ def _named(ranks: Sequence[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+def _in_short(error: BaseException) -> str:
+    """Its first sentence, without the place in torch's source that stands before it."""
+    return re.split(r"\. |\n", re.sub(r"^\[[^]]*\] ", "", str(error)))[0]
