@@ -32,6 +32,11 @@ from .dynamics import (
     check_zo_entk_from_values,
     check_zo_prediction,
 )
+from .finetuning import (
+    check_quantum,
+    check_steps_until_checkpoint,
+    check_updates_needed,
+)
 from .gradients import (
     check_best_eps,
     check_best_factor,
@@ -78,14 +83,17 @@ __all__ = [
     "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",
+    "check_quantum",
     "check_rank_needed",
     "check_seconds_needed",
     "check_softmax_regression_kernel",
     "check_steps",
     "check_steps_needed",
+    "check_steps_until_checkpoint",
     "check_tail_probability",
     "check_text_change",
     "check_trace_from_losses",
+    "check_updates_needed",
     "check_zo_entk_from_values",
     "check_zo_prediction",
 ]

@@ -30,7 +30,7 @@ from .dynamics import (
     power_laws,
     three_factors,
 )
-from .finetuning import run_curves
+from .finetuning import accuracies, projected_gradients, rounded_walks, run_curves
 from .gradients import (
     accuracy_while_fine_tuning,
     drift,
@@ -65,6 +65,7 @@ from .zo_sgd import (
 )
 
 __all__ = [
+    "accuracies",
     "accuracy_while_fine_tuning",
     "agreement",
     "block_and_entries",
@@ -103,7 +104,9 @@ __all__ = [
     "one_pair_projected",
     "opinions",
     "power_laws",
+    "projected_gradients",
     "random_walk",
+    "rounded_walks",
     "run_curves",
     "runs_on_quadratic",
     "similarity_maps",

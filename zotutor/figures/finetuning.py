@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from .style import FO, THEORY, ZO, figure
+from .style import CYCLE, FO, MARKERS, THEORY, ZO, figure
 
 
 @figure
@@ -42,5 +44,91 @@ def run_curves(losses: Sequence[float], evaluations: Sequence[tuple[int, Any]]) 
     )
     if len(steps):
         right.axhline(found[0, 0], ls="--", lw=1, color=THEORY)
-    right.set(xlabel="step", ylabel="accuracy on dev, % (95 % interval)")
+    right.set(xlabel="step", ylabel="accuracy on dev, %")
+    return drawn
+
+
+@figure
+def projected_gradients(
+    exact: Sequence[float], found: Mapping[str, Sequence[float]], *, quantum: float
+) -> Figure:
+    """Projected gradients measured in half precision against those of float32.
+
+    Args:
+        exact: one for each direction, (S,).
+        found: name and values (S,).
+        quantum: distance between the values that the first of them can take: grid lines.
+    """
+    drawn, axes = plt.subplots(1, len(found), figsize=(3.5 * len(found), 3.5), sharey=True)
+    ends = [min(exact), max(exact)]
+    reach = max(abs(value) for values in (exact, *found.values()) for value in values)
+    for k, (name, values) in enumerate(found.items()):
+        ax = np.atleast_1d(axes)[k]
+        ax.plot(ends, ends, "--", color=THEORY)
+        ax.plot(exact, values, MARKERS[k], color=CYCLE[k])
+        ax.set(title=name, xlabel="$g$ in float32")
+        if k == 0:
+            ax.set_ylabel("$g$ as measured")
+            if reach < 30 * quantum:
+                most = math.ceil(reach / quantum)
+                ax.set_yticks([quantum * step for step in range(-most, most + 1)])
+                ax.yaxis.set_major_formatter("{x:.1f}")
+    return drawn
+
+
+@figure
+def rounded_walks(nearest: Tensor, stochastic: Tensor, fraction: float) -> Figure:
+    """A weight that is given the same small update again and again, in units of its spacing.
+
+    Args:
+        nearest: how far it has moved with rounding to nearest, (T + 1,), in spacings.
+        stochastic: the same with stochastic rounding, one row a weight, (S, T + 1).
+        fraction: the update, in spacings.
+    """
+    drawn, ax = plt.subplots()
+    steps = np.arange(len(nearest))
+    rows = np.asarray(stochastic)
+    spread = 2 * np.sqrt(steps * fraction * (1 - fraction))
+    ax.fill_between(
+        steps, fraction * steps - spread, fraction * steps + spread, color="#dddddd", lw=0
+    )
+    for number, row in enumerate(rows[:8]):
+        label = "stochastic, a weight each" if number == 0 else None
+        ax.plot(steps, row, color=ZO, lw=0.9, alpha=0.6, drawstyle="steps-post", label=label)
+    ax.plot(steps, rows.mean(0), color=ZO, lw=2.4, label=f"mean of {len(rows)}")
+    ax.plot(steps, np.asarray(nearest), color=FO, ls="-.", label="to nearest")
+    ax.plot(steps, fraction * steps, "--", color=THEORY, label="without rounding")
+    ax.set(
+        title=f"update: 1/{1 / fraction:g} of a spacing",
+        xlabel="updates",
+        ylabel="movement, in spacings",
+    )
+    ax.legend(loc="upper left")
+    return drawn
+
+
+@figure
+def accuracies(found: Mapping[str, Any], *, baseline: float) -> Figure:
+    """An accuracy with its interval for each of several runs, beside a baseline.
+
+    Args:
+        found: a name and an :class:`~zotutor.llm.Accuracy` each; drawn from the top.
+        baseline: the accuracy that they began with.
+    """
+    drawn, ax = plt.subplots(figsize=(6.4, 0.8 + 0.42 * len(found)))
+    ax.axvline(100 * baseline, ls="--", color=THEORY)
+    for row, (name, accuracy) in enumerate(found.items()):
+        value, low, high = (100 * x for x in accuracy[:3])
+        zeroth = "ZO" in name
+        ax.errorbar(
+            [value],
+            [row],
+            xerr=[[value - low], [high - value]],
+            fmt="s" if zeroth else "o",
+            color=ZO if zeroth else FO,
+            capsize=3,
+        )
+    ax.set_yticks(range(len(found)), list(found))
+    ax.invert_yaxis()
+    ax.set(xlabel="accuracy on dev, %, with 95 % intervals", ylabel="")
     return drawn
