@@ -41,7 +41,7 @@ app = typer.Typer(
 
 \b
 Try it, in a minute, with the model and the task that ship with the package:
-  zotutor finetune --model tiny --task reviews --steps 500 --lr 1e-3 --output first
+  zotutor finetune --model tiny --task reviews --steps 500 --lr 1e-4 --output first
   zotutor info first
   zotutor replay first --model tiny --save tuned""",
     epilog=EXIT_CODES,
@@ -133,7 +133,7 @@ def finetune(
     lr: Annotated[
         float,
         typer.Option(
-            help="Learning rate; 1e-3 suits the tiny model, 1e-6 a large one in bfloat16.",
+            help="Learning rate; 1e-4 suits the tiny model, 1e-6 a large one in bfloat16.",
             show_default=False,
         ),
     ],
