@@ -47,6 +47,12 @@ class Direction:
         default=None, compare=False, repr=False
     )
     """Entries already asked for; None to compute them each time. See :func:`draw`."""
+    thin: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    """Factors already asked for. See :meth:`LowRank.factors`."""
+    room: int = field(default=0, compare=False, repr=False)
+    """How many numbers of them may be kept, beside those of the parameter last asked for."""
 
     def stream(self, i: int, *purpose: int) -> Stream:
         """The random words of parameter i; another ``purpose`` gives independent ones."""
@@ -81,16 +87,23 @@ class Direction:
         return u.view(self.shapes[i])
 
     def perturbed(
-        self, i: int, theta: Tensor, c: float, start: int = 0, stop: int | None = None
+        self,
+        i: int,
+        theta: Tensor,
+        c: float,
+        start: int = 0,
+        stop: int | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """A new tensor theta + c u for parameter i, rounded once to theta's dtype.
 
-        Laid out in memory as theta is; with ``start`` and ``stop`` only these entries of it, flat.
+        Laid out in memory as theta is; with ``start`` and ``stop`` only these entries of it, flat,
+        written to ``out`` if that is given.
         Extra memory: the result, and a chunk; twice the result for a theta that is not contiguous.
         """
         whole = start == 0 and stop is None
         flat = theta.detach().reshape(-1)[start:stop]
-        out = torch.empty_like(flat)
+        out = torch.empty_like(flat) if out is None else out
         exact = at_least_float32(theta.dtype)
         for low, high in chunks(flat.numel(), theta.device):
             u = self.entries(i, start + low, start + high, exact)
@@ -121,11 +134,12 @@ def draw(
 
     Where all their entries fit one chunk together, they are computed once and kept as long as the
     list is: a small model's step is mostly the overhead of hashing. Larger ones are computed anew.
+    The factors of LowRank directions are kept as far as they fit a chunk.
     """
     first = family.at(tensors, seed=seed, step=step, p=0)
     few = P * sum(shape.numel() for shape in first.shapes) <= CHUNK
     drawn = [first, *(family.at(tensors, seed=seed, step=step, p=p) for p in range(1, P))]
-    return [replace(direction, kept={}) for direction in drawn] if few else drawn
+    return [replace(one, kept={} if few else None, room=CHUNK // P) for one in drawn]
 
 
 def weighted_sum(
@@ -141,8 +155,8 @@ def weighted_sum(
     The one place where directions become an update: estimators and optimizers both call it.
     """
     exact = at_least_float32(dtype)
-    total = torch.zeros(stop - start, dtype=exact, device=directions[0].device)
-    for direction, weight in zip(directions, weights, strict=True):
+    total = directions[0].entries(i, start, stop, exact) * weights[0]
+    for direction, weight in zip(directions[1:], weights[1:], strict=True):
         total.add_(direction.entries(i, start, stop, exact), alpha=weight)
     return total
 
@@ -428,13 +442,23 @@ class LowRank(Directions):
     def factors(
         self, direction: Direction, i: int, dtype: torch.dtype, rows: slice | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A (m, r) and B (n, r) with u = A B^T for matrix parameter i; only ``rows`` of A."""
-        m, n = matrix_shape(direction.shapes[i]) or (0, 0)
-        r, rows = self.rank, rows or slice(0, m)
-        A = normals(direction.stream(i), slice(rows.start * r, rows.stop * r), direction.device)
-        B = normals(direction.stream(i, 1), slice(0, n * r), direction.device)
-        A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))
-        return (A / math.sqrt(r)).to(dtype), B.to(dtype)
+        """A (m, r) and B (n, r) with u = A B^T for matrix parameter i; only ``rows`` of A.
+
+        Read only: they are kept for the next piece of the matrix, and where ``direction`` has room
+        for those of several parameters, for the next probe and the update.
+        """
+        if (i, dtype) not in direction.thin:
+            m, n = matrix_shape(direction.shapes[i]) or (0, 0)
+            r = self.rank
+            A = normals(direction.stream(i), slice(0, m * r), direction.device)
+            B = normals(direction.stream(i, 1), slice(0, n * r), direction.device)
+            A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))
+            held = sum(a.numel() + b.numel() for a, b in direction.thin.values())
+            if held + A.numel() + B.numel() > direction.room:
+                direction.thin.clear()
+            direction.thin[i, dtype] = (A / math.sqrt(r)).to(dtype), B.to(dtype)
+        A, B = direction.thin[i, dtype]
+        return (A if rows is None else A[..., rows, :]), B
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
         shape = matrix_shape(direction.shapes[i])

@@ -41,6 +41,7 @@ class Fused:
         self._direction = direction
         self._c = c
         self._factored = isinstance(direction.family, LowRank)
+        self._block: Tensor | None = None  # fresh memory for each block would cost as much as signs
         self._known: dict[Any, Callable[..., Any]] = {
             F.linear: self._linear,
             F.embedding: self._embedding,
@@ -93,14 +94,20 @@ class Fused:
         rows = max(1, (BLOCK << 6 if x.is_cuda else BLOCK) // n)
         for start in range(0, m, rows):
             stop = min(start + rows, m)
-            part = self._direction.perturbed(i, weight, self._c, start * n, stop * n)
-            part, some = part.view(-1, n).T, out[:, start:stop]
+            block = self._room((stop - start) * n, weight)
+            self._direction.perturbed(i, weight, self._c, start * n, stop * n, block)
+            part, some = block.view(-1, n).T, out[:, start:stop]
             if bias is None:
                 torch.mm(flat, part, out=some)
             else:  # within the product: added behind it, half precision would round twice
                 torch.addmm(bias[start:stop], flat, part, out=some)
-            del part  # before the next one is made
         return out.view(*x.shape[:-1], m)
+
+    def _room(self, count: int, like: Tensor) -> Tensor:
+        """Flat memory for a block, the same one each time."""
+        if self._block is None or self._block.numel() < count or self._block.dtype != like.dtype:
+            self._block = like.new_empty(count)
+        return self._block[:count]
 
     def _embedding(
         self,
@@ -213,8 +220,14 @@ class Batched:
         i = self._number.get(id(theta))
         if i is None:
             return theta.expand(len(self._cs), -1)
+        exact = at_least_float32(theta.dtype)
+        base, drawn = theta.detach().to(exact), {}
+        for u in self._directions:
+            if u.p not in drawn:  # both signs share it
+                drawn[u.p] = u.entries(i, 0, theta.numel(), exact)
         pairs = zip(self._directions, self._cs, strict=True)
-        return torch.stack([u.perturbed(i, theta, c) for u, c in pairs])
+        moved = torch.stack([torch.add(base, drawn[u.p], alpha=c) for u, c in pairs])
+        return moved.to(theta.dtype)
 
     def _copies(self, x: Tensor) -> Tensor:
         """(S * N, ..., n) as (S, N * ..., n)."""
@@ -238,7 +251,9 @@ class Batched:
         if i is not None:
             A, B = self._factors(i, x.dtype)
             left, right = (A, B) if transposed else (B, A)
-            out.baddbmm_(parts @ left, right.mT)
+            # one by one: a batched product with one column takes several times as long on a CPU
+            thin = torch.stack([part @ narrow for part, narrow in zip(parts, left, strict=True)])
+            out.baddbmm_(thin, right.mT)
         if bias is not None:
             out += self._vectors(bias)[:, None]
         return out.view(*x.shape[:-1], out.shape[-1])
