@@ -26,13 +26,13 @@ from torch import Tensor, nn
 import zotutor as zo
 from zotutor.dynamics import cross_entropy_gradient
 from zotutor.fidelity import pair_law
-from zotutor.kernels import product, projected
+from zotutor.kernels import product
 from zotutor.llm.dynamics import step_fidelity
 from zotutor.llm.tasks import Example
 
 OUTPUT = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "minilm_kernel.json"
-COUNTS = {1: 64, 8: 24, 64: 6}
-"""Draws of U for each number of perturbations."""
+COUNTS, DIRECTIONS = (1, 8, 64), 512
+"""All numbers of perturbations share these directions, cut into draws of U."""
 INPUTS, BATCH, OBSERVED, MANY = 6, 16, 32, 128
 CHANGES = (1e-2, 3e-4)
 """Largest change of a log-probability that the first-order prediction is to make."""
@@ -75,11 +75,17 @@ def kernel(rows: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
     pairs = (~itself).nonzero()
     sizes = K.square().sum((2, 3))[pairs[:, 0], pairs[:, 1]].double()
     law = float((pair_law(J, pairs) * sizes).sum() / sizes.sum())
-    for P, draws in COUNTS.items():
+    responses = torch.cat(
+        [J @ zo.Rademacher().dense(rows, P=1, seed=0, step=0, first=p) for p in range(DIRECTIONS)],
+        dim=-1,
+    )  # (N, V, directions)
+    size = K[~itself].square().sum()
+    for P in COUNTS:
+        draws = DIRECTIONS // P
         squares = []
-        for step in range(draws):
-            off = projected(J, J, rows, P=P, seed=0, step=step) - K
-            squares.append(off[~itself].square().sum() / K[~itself].square().sum())
+        for v in responses.split(P, dim=-1):
+            off = product(v, v) / P - K
+            squares.append(off[~itself].square().sum() / size)
         mean, spread = torch.stack(squares).mean().item(), torch.stack(squares).std().item()
         row = {
             "P": P,

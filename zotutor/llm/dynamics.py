@@ -93,6 +93,8 @@ class StepFidelity(NamedTuple):
     alignment: float
     law: float
     errors: Tensor
+    gradient_errors: Tensor
+    """Of the estimate U U^T g of the gradient itself, with the same draws."""
 
     def root_mean_square(self) -> tuple[float, float]:
         """Of the errors, with its standard error."""
@@ -116,10 +118,10 @@ def step_fidelity(
 
     With B = A J_o, all rows of all x_o stacked, and g the gradient of the mean cross-entropy:
 
-        sqrt(E |B U U^T g - B g|^2) / |B g|,
+        ``sqrt(E |B U U^T g - B g|^2) / |B g|``,
 
     whose square at P = 1 is 1/a' + 1 and a term of the kurtosis, with the alignment
-    a' = |B g|^2 / (|B|_F^2 |g|^2). The law takes one backward pass for each of the N_o V rows of B,
+    ``a' = |B g|^2 / (|B|_F^2 |g|^2)``. The law takes one backward pass for each of the N_o V rows of B,
     of which none is kept; a draw takes P passes over g and one forward-mode pass. For a large V use
     :func:`~zotutor.estimate_dynamics_error`, which needs no pass for each row.
 
@@ -134,8 +136,8 @@ def step_fidelity(
         seed: of the draws, 0 <= seed < 2^64; draw k uses the directions of step k.
 
     Returns:
-        Named tuple of d, the alignment a', the law's relative error, and the relative errors drawn
-        (draws,).
+        Named tuple of d, the alignment a', the law's relative error, the relative errors drawn
+        (draws,), and those of the gradient's estimate (draws,).
 
     Raises:
         TypeError, ValueError: for bad batches, labels, P, directions, draws or seed; ValueError if
@@ -172,12 +174,14 @@ def step_fidelity(
             norms += terms.norms
             aligned += terms.aligned
             excess += terms.excess
-    errors = []
+    errors, gradient_errors = [], []
     for step in range(draws):
         seen = random_projection(g, model, P=P, directions=family, seed=seed, step=step)
         errors.append(float((change_of_log_probs(model, x_o, seen) - exact).norm()) / size)
+        gradient_errors.append(float((seen - g).norm() / g.norm()))
     law = math.sqrt((norms + aligned + excess) / aligned / P)
-    return StepFidelity(g.numel(), aligned / norms, law, torch.tensor(errors))
+    drawn = torch.tensor(errors), torch.tensor(gradient_errors)
+    return StepFidelity(g.numel(), aligned / norms, law, *drawn)
 
 
 def minilm_table() -> dict[str, Any]:
@@ -199,8 +203,8 @@ def minilm_as_markdown(table: dict[str, Any]) -> str:
 
     Returns:
         A header, and rows for the alignment of three kinds of pairs; the relative error of the
-        kernel of two different inputs, measured and by the law; what the prediction of FO
-        and ZO steps of two sizes leaves over; the alignment of a step on a batch, and its error; and telling apart.
+        kernel of two different inputs, measured and by the law; what the predictions of FO and ZO
+        steps of two sizes leave over; alignment and error of a step on a batch; telling apart.
 
     Example:
         >>> print(minilm_as_markdown(minilm_table()).splitlines()[0].count("|"))
