@@ -121,9 +121,9 @@ def step_fidelity(
         ``sqrt(E |B U U^T g - B g|^2) / |B g|``,
 
     whose square at P = 1 is 1/a' + 1 and a term of the kurtosis, with the alignment
-    ``a' = |B g|^2 / (|B|_F^2 |g|^2)``. The law takes one backward pass for each of the N_o V rows of B,
-    of which none is kept; a draw takes P passes over g and one forward-mode pass. For a large V use
-    :func:`~zotutor.estimate_dynamics_error`, which needs no pass for each row.
+    ``a' = |B g|^2 / (|B|_F^2 |g|^2)``. The law takes one backward pass for each of the N_o V rows
+    of B, of which none is kept; a draw takes P passes over g and one forward-mode pass. For a large
+    V use :func:`~zotutor.estimate_dynamics_error`, which needs no pass for each row.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
