@@ -1,8 +1,9 @@
-"""Four kinds of transformer with tiny random configurations, and a batch for each."""
+"""Four kinds of transformer, language models and classifiers, tiny and random; batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 VOCABULARY, WIDTH, HEADS, LAYERS = 61, 16, 2, 2
 
 
-def _opt() -> nn.Module:
-    from transformers import OPTConfig, OPTForCausalLM
+def _opt(*, classifier: bool = False) -> nn.Module:
+    from transformers import OPTConfig, OPTForCausalLM, OPTForSequenceClassification
 
-    return OPTForCausalLM(
+    return (OPTForSequenceClassification if classifier else OPTForCausalLM)(
         OPTConfig(
             vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, ffn_dim=40,
             num_attention_heads=HEADS, max_position_embeddings=32, word_embed_proj_dim=WIDTH,
@@ -23,21 +24,21 @@ def _opt() -> nn.Module:
     )  # fmt: skip
 
 
-def _gpt2() -> nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
+def _gpt2(*, classifier: bool = False) -> nn.Module:
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-    return GPT2LMHeadModel(
+    return (GPT2ForSequenceClassification if classifier else GPT2LMHeadModel)(
         GPT2Config(
             vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=32,
-            bos_token_id=2, eos_token_id=2,
+            bos_token_id=2, eos_token_id=2, pad_token_id=1,
         )
     )  # fmt: skip
 
 
-def _llama() -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _llama(*, classifier: bool = False) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-    return LlamaForCausalLM(
+    return (LlamaForSequenceClassification if classifier else LlamaForCausalLM)(
         LlamaConfig(
             vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS,
             intermediate_size=40, num_attention_heads=HEADS, num_key_value_heads=1,
@@ -63,6 +64,9 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "gpt2": _gpt2,
     "llama": _llama,
     "bert": _bert,
+    "opt classifier": partial(_opt, classifier=True),
+    "gpt2 classifier": partial(_gpt2, classifier=True),
+    "llama classifier": partial(_llama, classifier=True),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zotutor as zo
-from zotutor.directions import CHUNK, Directions, draw
+from zotutor.directions import CHUNK, Direction, Directions, LowRank, draw
 
 FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3)]
 
@@ -63,3 +63,29 @@ def test_small_and_large_models_take_the_same_step(monkeypatch: pytest.MonkeyPat
         zo.ZOSGD(tensors, lr=0.1, P=3, seed=0).step(lambda: (theta - 1).square().sum())  # noqa: B023
         found.append(theta.detach())
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("P", [1, 3])
+def test_factors_of_large_matrices_are_kept_as_far_as_they_fit_a_chunk(
+    P: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three matrices; room for the factors of two of them in each direction, at most."""
+    monkeypatch.setattr("zotutor.directions.CHUNK", 2 * P * 70)
+    tensors = [torch.zeros(30, 40, requires_grad=True) for _ in range(3)]
+    family = LowRank(1)
+    drawn = draw(family, tensors, P=P, seed=1, step=2)
+    for p, direction in enumerate(drawn):
+        anew = family.at(tensors, seed=1, step=2, p=p)
+        for i in (0, 1, 0, 2, 1):
+            found = family.factors(direction, i, torch.float32)
+            for part, expected in zip(found, anew_factors(anew, i), strict=True):
+                assert torch.equal(part, expected)
+            held = sum(a.numel() + b.numel() for a, b in direction.thin.values())
+            assert 70 <= held <= 140
+        assert len(direction.thin) == 2
+        assert len(anew.thin) == 1
+
+
+def anew_factors(direction: Direction, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without room: only what was asked for last is held."""
+    return LowRank(1).factors(direction, i, torch.float32)

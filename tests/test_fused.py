@@ -112,7 +112,9 @@ def test_dense_directions_are_as_if_in_place(
         expected, start = logits(moved, ids), logits(model, ids)
     assert torch.equal(found, expected)
     assert (found - start).norm() > 0.05 * start.norm()  # or nothing was tested
-    assert {F.linear, F.embedding} <= set(taken)
+    # that classifier's one linear layer, its head, is smaller than a block: by substitution
+    expected_here = {F.embedding} if kind == "gpt2 classifier" else {F.linear, F.embedding}
+    assert expected_here <= set(taken)
 
 
 @each_kind
@@ -145,7 +147,7 @@ def test_factored_directions_are_equal_to_rounding(
         expected, start = logits(moved, ids), logits(model, ids)
     close(found, expected)
     assert (found - start).norm() > 0.05 * start.norm()
-    assert (torch.addmm if kind == "gpt2" else F.linear) in taken
+    assert (torch.addmm if kind.startswith("gpt2") else F.linear) in taken
 
 
 def bits(model: nn.Module) -> list[Tensor]:
@@ -162,6 +164,9 @@ def test_theta_is_bit_for_bit_unwritten(
     kind: str, dtype: torch.dtype, family: Directions, error: type[BaseException] | None
 ) -> None:
     model, ids = made(kind, dtype), tokens()
+    if kind in ("opt", "gpt2"):
+        tied: Any = model
+        assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
     before, calls = bits(model), 0
     linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
 
