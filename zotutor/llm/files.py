@@ -172,7 +172,7 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
     saved: Any = model
     try:
-        with lm._quiet(lm.transformers(), local=True):
+        with lm.quiet(lm.transformers(), local=True):
             saved.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
         for path in aside.iterdir():

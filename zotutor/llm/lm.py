@@ -80,7 +80,7 @@ def load(
     source, options = _source(name_or_folder, revision)
     tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     common = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **options}
-    with _quiet(library, local=options.get("local_files_only", False)):
+    with quiet(library, local=options.get("local_files_only", False)):
         if kind == "causal":
             model = library.AutoModelForCausalLM.from_pretrained(source, **common)
             tokenizer.padding_side = "left"
@@ -96,7 +96,7 @@ def load(
 
 
 @contextmanager
-def _quiet(library: Any, *, local: bool) -> Iterator[None]:
+def quiet(library: Any, *, local: bool) -> Iterator[None]:
     """Without the word that a head is new, which is asked for; local files without a bar either."""
     logging = library.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
