@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from drawing import drawn
 from matplotlib.figure import Figure
 
 import zotutor as zo
@@ -24,16 +24,12 @@ DRAWN: list[Callable[[], Figure]] = [
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
-    drawn = draw()
-    drawn.canvas.draw()
-    assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
-    assert all(ax.get_xlabel() for ax in drawn.axes)
+    assert all(ax.get_xlabel() for ax in drawn(draw).axes)
 
 
 def test_fidelity_per_second_counts_the_product_and_draws_its_lines() -> None:
-    drawn = zo.figures.fidelity_per_second(["a", "b"], [0.1, 0.2], [8.0, 7.0], title="model")
-    ax = drawn.axes[0]
+    figure = zo.figures.fidelity_per_second(["a", "b"], [0.1, 0.2], [8.0, 7.0], title="model")
+    ax = figure.axes[0]
     _, labels = ax.get_legend_handles_labels()
     assert [text for text in labels if ":" in text] == ["a: 1", "b: 1.8"]
     best = ax.get_lines()[0]
@@ -42,6 +38,6 @@ def test_fidelity_per_second_counts_the_product_and_draws_its_lines() -> None:
 
 
 def test_the_bound_of_low_rank_is_drawn() -> None:
-    drawn = zo.figures.excess_by_rank([1, 3], {"a": [2, 1.5]})
-    bound = drawn.axes[0].get_lines()[0]
+    figure = zo.figures.excess_by_rank([1, 3], {"a": [2, 1.5]})
+    bound = figure.axes[0].get_lines()[0]
     assert np.asarray(bound.get_ydata())[[0, -1]] == pytest.approx([4, 2])

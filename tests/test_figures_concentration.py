@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from drawing import drawn
 from matplotlib.figure import Figure
 
 import zotutor as zo
@@ -47,12 +47,9 @@ DRAWN: list[Callable[[], Figure]] = [
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
-    drawn = draw()
-    drawn.canvas.draw()
-    assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
+    drawn(draw)
 
 
 def test_title_counts_what_lies_in_the_band() -> None:
-    drawn = zo.figures.kept_inner_products({7: [0.0, 0.0, 1.0, 1.0]}, 0.0, epsilon=0.5, xlabel="x")
-    assert drawn.axes[0].get_title() == "$P = 7$\n50% in the band"
+    figure = zo.figures.kept_inner_products({7: [0.0, 0.0, 1.0, 1.0]}, 0.0, epsilon=0.5, xlabel="x")
+    assert figure.axes[0].get_title() == "$P = 7$\n50% in the band"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from drawing import drawn
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -53,11 +53,7 @@ DRAWN: list[Callable[[], Figure]] = [
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
-    drawn = draw()
-    drawn.canvas.draw()
-    assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
-    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn.axes)
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn(draw).axes)
 
 
 def test_a_cause_has_the_color_of_its_error() -> None:
@@ -70,8 +66,8 @@ def test_a_cause_has_the_color_of_its_error() -> None:
 
 
 def test_brackets_reach_from_the_last_rest_to_the_first_blow_up() -> None:
-    drawn = zo.figures.stable_steps(
+    figure = zo.figures.stable_steps(
         [1, 10], {"a": [0.1, 0.5]}, {"a": ([1], [0.1], [0.4])}, {"b": [0.1, 0.2]}
     )
-    segment = bars(drawn.axes[0]).lines[2][0].get_segments()[0]
+    segment = bars(figure.axes[0]).lines[2][0].get_segments()[0]
     assert np.allclose(segment[:, 1], [0.1, 0.4])

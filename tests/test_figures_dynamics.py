@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from drawing import drawn
 from matplotlib.figure import Figure
 
 import zotutor as zo
@@ -55,14 +55,11 @@ DRAWN: list[Callable[[], Figure]] = [
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
-    drawn = draw()
-    drawn.canvas.draw()
-    assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
+    drawn(draw)
 
 
 def test_first_order_is_blue_and_zeroth_vermilion() -> None:
-    drawn = zo.figures.power_laws([1, 2], {"ZO": [1, 2], "FO": [1, 2]}, xlabel="x", ylabel="y")
-    zeroth, first = drawn.axes[0].lines
+    figure = zo.figures.power_laws([1, 2], {"ZO": [1, 2], "FO": [1, 2]}, xlabel="x", ylabel="y")
+    zeroth, first = figure.axes[0].lines
     assert (first.get_color(), zeroth.get_color()) == ("#0072B2", "#D55E00")
     assert first.get_marker() != zeroth.get_marker()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from drawing import drawn
 from matplotlib.figure import Figure
 
 import zotutor as zo
@@ -28,24 +28,21 @@ DRAWN: list[Callable[[], Figure]] = [
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
-    drawn = draw()
-    drawn.canvas.draw()
-    assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
-    assert all(ax.get_ylabel() for ax in drawn.axes)
-    assert drawn.axes[-1].get_xlabel()
+    figure = drawn(draw)
+    assert all(ax.get_ylabel() for ax in figure.axes)
+    assert figure.axes[-1].get_xlabel()
 
 
 def test_random_walk_shows_the_root_mean_square_and_the_law() -> None:
-    drawn = zo.figures.random_walk([0, 9], torch.tensor([[0.0, 1.0], [0.0, 7.0]]), 6.0, P=4)
-    *_, squares, law = drawn.axes[0].get_lines()
+    figure = zo.figures.random_walk([0, 9], torch.tensor([[0.0, 1.0], [0.0, 7.0]]), 6.0, P=4)
+    *_, squares, law = figure.axes[0].get_lines()
     np.testing.assert_allclose(squares.get_xydata(), [[0, 0], [9, 5]])  # type: ignore[arg-type]
     assert np.asarray(law.get_ydata())[-1] == pytest.approx(6 / np.sqrt(9 * 4))
 
 
 def test_deviation_law_falls_as_the_root_of_the_product() -> None:
-    drawn = zo.figures.deviation_law([4, 16], [1, 4], CELLS, 4.0)
-    law, *points = drawn.axes[0].get_lines()
+    figure = zo.figures.deviation_law([4, 16], [1, 4], CELLS, 4.0)
+    law, *points = figure.axes[0].get_lines()
     x, y = np.asarray(law.get_xdata()), np.asarray(law.get_ydata())
     np.testing.assert_allclose(np.asarray(y) * np.sqrt(x), 4.0)
     np.testing.assert_allclose(points[1].get_xdata(), [16, 64])  # type: ignore[arg-type]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from drawing import drawn
 from matplotlib.figure import Figure
 
 import zotutor as zo
@@ -46,16 +46,12 @@ DRAWN: list[Callable[[], Figure]] = [
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
-    drawn = draw()
-    drawn.canvas.draw()
-    assert isinstance(drawn, Figure)
-    assert not plt.get_fignums()
-    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn.axes)
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn(draw).axes)
 
 
 def test_losses_are_averaged_over_the_window() -> None:
-    drawn = zo.figures.loss_and_accuracy(
+    figure = zo.figures.loss_and_accuracy(
         {"ZO": [4.0, 2.0, 0.0]}, {"ZO": ([3], [0.5])}, window=2, goal=0.9
     )
-    (line,) = drawn.axes[0].get_lines()
+    (line,) = figure.axes[0].get_lines()
     np.testing.assert_allclose(line.get_xydata(), [[2, 3.0], [3, 1.0]])  # type: ignore[arg-type]
