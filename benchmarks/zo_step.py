@@ -8,7 +8,7 @@ step's time over that of two plain forward passes in the same round. Steps witho
 in every third round. On Linux the process keeps the memory that it frees: otherwise fresh pages, by
 luck of layout, cost any row a tenth more or less, two forward passes included.
 
-Memory, each step in a process of its own: what its peak adds to that of plain inference, in units
+Memory, on a CPU each step in a process of its own: what its peak adds to that of plain inference, in units
 of the largest parameter. Several copies in one batch are compared with inference on as many copies.
 """
 
@@ -191,17 +191,15 @@ def memory_of(name: str, copies: int, batch: str, args: argparse.Namespace) -> i
     return int(done.stdout.strip().splitlines()[-1])
 
 
-def print_memory(args: argparse.Namespace) -> None:
-    """What the process of :func:`memory_of` runs."""
-    allocate({MMAP_THRESHOLD: 1 << 16})  # freed memory is given back at once: only tensors count
-    model = make_model(args.model, getattr(torch, args.dtype), args.device)
-    batch, length = map(int, args.shape.split("x"))
-    tokens = batch_of(batch, length, args.device)
-    step = steps_for(model, tokens)[args.memory_of]
-    if args.memory_of == BASE:
+def peak_in_this_process(model: nn.Module, name: str, copies: int, batch: str, device: str) -> int:
+    """Peak memory of one step (or of inference on ``copies``) with the model at hand."""
+    rows, length = map(int, batch.split("x"))
+    tokens = batch_of(rows, length, device)
+    step = steps_for(model, tokens)[name]
+    if name == BASE:
         losses = losses_of(model, tokens)
-        step = torch.no_grad()(lambda: losses(args.copies))
-    print(peak_of(step, args.device))
+        step = torch.no_grad()(lambda: losses(copies))
+    return peak_of(step, device)
 
 
 def batch_of(rows: int, length: int, device: str) -> Tensor:
@@ -235,6 +233,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     print(
         f"{args.model}: d = {d:,}, {args.dtype}, {args.device}, {torch.get_num_threads()} threads"
     )
+
+    def peak(name: str, copies: int, batch: str) -> int:
+        if args.device == "cuda":  # which counts tensors, and may not hold a second model
+            return peak_in_this_process(model, name, copies, batch, args.device)
+        return memory_of(name, copies, batch, args)
+
     rows = []
     for shape in SHAPES:
         batch = f"{shape[0]}x{shape[1]}"
@@ -250,8 +254,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             text = f"  {name:38s} {row['seconds']:8.3f} s {row['ratio']:7.2f} x"
             if args.memory:
                 copies = COPIES.get(name, 1)
-                inference = memory_of(BASE, copies, batch, args)
-                own = inference if name == BASE else memory_of(name, copies, batch, args)
+                inference = peak(BASE, copies, batch)
+                own = inference if name == BASE else peak(name, copies, batch)
                 row |= {"extra_bytes": own - inference, "largest_bytes": largest}
                 text += (
                     f"   extra memory {(own - inference) / largest:5.2f} of the largest parameter"
@@ -314,7 +318,11 @@ def main() -> None:
     ]
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        print_memory(args)
+        allocate(
+            {MMAP_THRESHOLD: 1 << 16}
+        )  # freed memory is given back at once: only tensors count
+        model = make_model(args.model, getattr(torch, args.dtype), args.device)
+        print(peak_in_this_process(model, args.memory_of, args.copies, args.shape, args.device))
         return
     allocate({TRIM_THRESHOLD: (1 << 31) - 1, MMAP_MAX: 0})  # freed memory is kept, and used again
     record = measure(args)
