@@ -8,8 +8,9 @@ step's time over that of two plain forward passes in the same round. Steps witho
 in every third round. On Linux the process keeps the memory that it frees: otherwise fresh pages, by
 luck of layout, cost any row a tenth more or less, two forward passes included.
 
-Memory, on a CPU each step in a process of its own: what its peak adds to that of plain inference, in units
-of the largest parameter. Several copies in one batch are compared with inference on as many copies.
+Memory, on a CPU each step in a process of its own: what its peak adds to that of plain inference,
+in units of the largest parameter. Several copies in one batch are compared with inference on as
+many copies.
 """
 
 from __future__ import annotations
