@@ -92,6 +92,14 @@ def test_directives_are_written_with_colons(chapter: Path) -> None:
 
 
 @each_chapter
+def test_directives_are_closed_in_their_cell(chapter: Path) -> None:
+    for i, source, _ in cells(chapter, "markdown"):
+        opened = re.findall(r"^:{3,}\{", source, flags=re.MULTILINE)
+        closed = re.findall(r"^:{3,}\s*$", source, flags=re.MULTILINE)
+        assert len(opened) == len(closed), f"Cell {i}: close each ::: with a line of its own"
+
+
+@each_chapter
 def test_exercises_have_folded_solutions(chapter: Path) -> None:
     text = prose(chapter)
     exercises = re.findall(r"^:{3,}\{exercise\}[^\n]*\n:label: (\S+)", text, flags=re.MULTILINE)
