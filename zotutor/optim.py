@@ -29,8 +29,8 @@ class ZOSGD(Optimizer):
 
     The closure is called 2 P times, all of them before theta changes. No probe writes theta, and
     neither a direction nor the estimate is ever formed: extra memory is one parameter for a probe
-    and two chunks (1 MB each in float32), whatever P is. Momentum adds a buffer of the size
-    of the model.
+    and two chunks (1 MB each in float32), whatever P is; with LowRank one chunk more for each
+    direction, of thin factors. Momentum adds a buffer of the size of the model.
 
     Args:
         params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
