@@ -272,6 +272,26 @@ def test_bad_data_is_refused_by_file_and_row(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"sentence": null, "label": 1}', "its sentence is empty"),
+        ('{"sentence": ["fine"], "label": 1}', "its sentence is ['fine'], expected text"),
+        (
+            '{"sentence": "f\\ud800ne", "label": 1}',
+            "its sentence has half a character, '\\ud800', which no text",
+        ),
+    ],
+)
+def test_json_that_is_no_text_is_refused_by_row(
+    arguments: Callable[..., list[str]], data: Path, tmp_path: Path, row: str, says: str
+) -> None:
+    (data / "train.tsv").unlink()
+    (data / "train.jsonl").write_text(f'{{"sentence": "fine", "label": 1}}\n{row}\n')
+    refused(zotutor("finetune", *arguments()), 1, r"train\.jsonl, row 2: " + re.escape(says))
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_run_s_folder_a_file_and_foreign_files_are_refused(
     arguments: Callable[..., list[str]], data: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -227,6 +227,23 @@ def write(folder: Path, train: str, dev: str | None = None, ending: str = "tsv")
     return folder
 
 
+@pytest.mark.parametrize("ending", ["tsv", "jsonl"])
+@pytest.mark.parametrize("break_", ["\n", "\r\n"])
+def test_files_are_read_as_other_programs_write_them(
+    tmp_path: Path, ending: str, break_: str
+) -> None:
+    """With a mark in front, separators of lines that are none, and texts of any size."""
+    texts = ["a fine\u2028film", "dull\x85 and\x0c long", "so " * 60_000 + "bad"]
+    if ending == "tsv":
+        lines = ["sentence\tlabel", *(f"{text}\t1" for text in texts)]
+    else:
+        lines = [json.dumps({"sentence": t, "label": 1}, ensure_ascii=False) for t in texts]
+    for name in ("train", "dev"):
+        content = "\ufeff" + "".join(line + break_ for line in lines)
+        (tmp_path / f"{name}.{ending}").write_bytes(content.encode())
+    assert [e.text for e in tasks.task("sst2", tmp_path).train] == [f"{t} It was" for t in texts]
+
+
 def test_tasks_from_a_folder(tmp_path: Path) -> None:
     given = tasks.task("sst2", write(tmp_path, 'sentence\tlabel\nfine \t1\n"dull\t0\n'))
     assert given.train == (tasks.Example("fine It was", 1), tasks.Example('"dull It was', 0))

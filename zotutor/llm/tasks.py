@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,18 +180,20 @@ def _read(path: Path, form: Format) -> list[Example]:
         raise ValueError(
             f"{path}, row {row}: is not UTF-8 at byte {error.start}; save the file as UTF-8"
         ) from None
-    rows = _json_rows(path, text) if path.suffix == ".jsonl" else _tsv_rows(path, text)
+    # newlines only: splitlines() would cut a text at a form feed, or at U+2028, which JSON allows
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    rows = _json_rows(path, lines) if path.suffix == ".jsonl" else _tsv_rows(path, lines)
     found = [_example(f"{path}, row {number}", row, form) for number, row in rows]
     if not found:
         raise ValueError(f"{path}: holds no example, expected at least one row below the header")
     return found
 
 
-def _tsv_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    lines = text.splitlines()
+def _tsv_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, Mapping[str, Any]]]:
     header = lines[0].split("\t") if lines else []
-    reader = csv.reader(lines[1:], delimiter="\t", quoting=csv.QUOTE_NONE)
-    for number, cells in enumerate(reader, start=2):
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t") if line else []
         if len(cells) != len(header):
             raise ValueError(
                 f"{path}, row {number}: has {len(cells)} cells, expected {len(header)} as in the "
@@ -201,8 +202,8 @@ def _tsv_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
         yield number, dict(zip(header, cells, strict=True))
 
 
-def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+def _json_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -222,8 +223,18 @@ def _example(place: str, row: Mapping[str, Any], form: Format) -> Example:
             f"{place}: has columns {', '.join(map(str, row))}; expected {', '.join(missing)} too"
         )
     for name in form.columns:
-        if not str(row[name]).strip():
+        value = "" if row[name] is None else row[name]
+        if not isinstance(value, (str, int, float)):
+            raise ValueError(f"{place}: its {name} is {value!r}, expected text; give a string")
+        if not str(value).strip():
             raise ValueError(f"{place}: its {name} is empty; remove the row or fill it in")
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{place}: its {name} has half a character, {error.object[error.start]!a}, which "
+                "no text can hold; remove it"
+            ) from None
     label = str(given).strip().lower()
     numbers = [str(k) for k in range(len(form.words))]
     if label not in form.labels and label not in numbers:
