@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ from typing import Annotated, Any, NoReturn
 import torch
 import typer
 
+from .checks import check_integer
 from .llm import files, ledger, lm, tasks
+from .llm.finetune import check_width, rows
 from .llm.finetune import finetune as run_finetune
-from .llm.finetune import rows
 from .llm.parallel import Ranks, place_among
 from .llm.replay import family, ledger_in
 from .llm.replay import replay as run_replay
@@ -227,7 +229,7 @@ def finetune(
         if not quiet and ranks.rank == 0:
             before = "" if run.tokens else "was finished before; "
             print(f"{output}: {before}{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}")
-            print(f"weights: SHA-256 {ledger.read(output / files.LEDGER).seals[-1].sha256.hex()}")
+            print(f"weights: SHA-256 {ledger.read(ledger_in(output)).seals[-1].sha256.hex()}")
 
 
 @app.command()
@@ -259,6 +261,7 @@ def plan(
     steps averages out as well, so that T steps at P = 1 with lr / T do what P = T does in one.
     """
     with _reported():
+        check_integer("inputs", inputs, low=1)
         family_, task_ = family(directions), _task(task, data, None, seed, data_revision)
         model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
         scored = rows(model_, tokenizer, task_.words)
@@ -267,6 +270,7 @@ def plan(
             lm.encode(tokenizer, [e.text for e in part], length=length).to(device)
             for part in (observed, updated)
         )
+        check_width(model_, max(x_o.shape[1], x_u.shape[1]))
         y_u = None if kernel else torch.tensor([e.label for e in updated], device=device)
         options: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
         print(make_plan(scored, x_o, x_u, y_u, directions=family_, **options))
@@ -299,8 +303,9 @@ def replay(
     with _reported():
         place = ledger_in(run)
         header = ledger.read(place).header
-        if save is not None and save.exists() and (save.is_file() or any(save.iterdir())):
-            raise ValueError(f"save: {save} is there already; choose a new folder")
+        if save is not None:
+            save = save.expanduser()
+            _check_new(save)
         stored = dtype or _recorded(header["dtype"])
         seed = int(header["seed"])
         model_, tokenizer = _model(model, stored, device, kind, labels, revision, seed)
@@ -328,6 +333,19 @@ def info(
         else:
             for name, value in found.items():
                 print(f"{name:>14}  {'' if value is None else value}")
+
+
+def _check_new(save: Path) -> None:
+    """Refuse a folder that weights cannot be written to, or only over something else."""
+    for path in (save, save.absolute().with_name(f"{save.name}.part")):
+        if path.exists():
+            raise ValueError(f"save: {path} is there already; choose a new folder, or remove it")
+    above = next(path for path in save.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(
+            f"save: {save} cannot be written, since {above} is a file or closed to you; choose "
+            "another folder, or change its permissions"
+        )
 
 
 def _task(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,7 @@ def test_help_says_exit_codes_and_an_example_that_runs(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size: given 0"),
         ({"shots": 2}, "shots: given 2, but label 0 has 1 training examples"),
         ({"seed": -1}, "seed: given -1"),
+        ({"seed": 1 << 64, "kind": "classifier"}, "seed: given 18446744073709551616, expected"),
         ({"dev": 0}, "dev: given 0"),
         ({"evaluate_every": 0}, "evaluate_every: given 0"),
         ({"length": 0}, "length: given 0"),
@@ -309,7 +311,11 @@ def test_another_run_s_folder_a_file_and_foreign_files_are_refused(
     held.release()
     for command in (["replay", "--model", model], ["info"]):
         refused(zotutor(*command, data / "dev.tsv"), 1, "begins with 73656e74656e6365, expected")
-        refused(zotutor(*command, tmp_path / "none"), 1, "No such file or directory")
+        refused(
+            zotutor(*command, tmp_path / "none"),
+            1,
+            "No such file or directory; give the output folder",
+        )
 
 
 def test_a_ledger_that_is_not_what_was_written_is_refused(
@@ -332,6 +338,96 @@ def test_a_ledger_that_is_not_what_was_written_is_refused(
     for command in commands:
         refused(zotutor(*command), 1, "is of format 9, and this zotutor reads formats up to 1")
     assert path.read_bytes() == whole
+
+
+def test_a_home_is_found_and_a_folder_of_any_name(
+    arguments: Callable[..., list[str]],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for output in ("~/first", tmp_path / "ein Läuf ☃" / "b"):
+        done = zotutor("finetune", *arguments(output=output, data="~/data"))
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "first" / "ledger.bin").is_file()
+    assert zotutor("info", "~/first").exit_code == 0
+    done = zotutor("replay", "~/first", "--model", model, "--save", "~/tuned")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "tuned" / "config.json").is_file()
+
+
+def test_what_a_folder_is_saved_beside_stays(
+    arguments: Callable[..., list[str]], model: Path, tmp_path: Path
+) -> None:
+    assert zotutor("finetune", *arguments()).exit_code == 0
+    replay = ["replay", tmp_path / "run", "--model", model, "--save"]
+    (tmp_path / "tuned.old").mkdir()
+    (tmp_path / "tuned.old" / "thesis.tex").write_text("nothing to do with it")
+    assert zotutor(*replay, tmp_path / "tuned").exit_code == 0
+    assert (tmp_path / "tuned.old" / "thesis.tex").exists()
+    (tmp_path / "other.part").mkdir()
+    refused(zotutor(*replay, tmp_path / "other"), 1, "other.part is there already")
+    refused(zotutor(*replay, tmp_path / "other.part"), 1, "is there already; choose a new folder")
+    below = tmp_path / "run" / "config.json" / "x"
+    refused(zotutor(*replay, below), 1, "cannot be written, since .*config.json is a file")
+    refused(zotutor(*replay, "."), 1, "is there already; choose a new folder")
+
+
+def _head(folder: Path) -> None:
+    """Make the model a classifier of three classes."""
+    import transformers
+
+    with llm.lm.quiet(transformers, local=True):
+        classifier: Any = transformers.AutoModelForSequenceClassification
+        classifier.from_pretrained(folder, num_labels=3).save_pretrained(folder)
+
+
+def _larger(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    words = json.loads(path.read_text(encoding="utf-8"))
+    words["model"]["vocab"]["film"] = 999
+    path.write_text(json.dumps(words), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "says"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes(b"abc"), "causal", "they are damaged"),
+        (_head, "classifier", "give as many labels as its head has"),
+        (lambda f: [p.unlink() for p in f.glob("tok*")], "causal", "has no tokenizer; write one"),
+        (_larger, "causal", "its ids go up to 999, and this model has embeddings for 0 to"),
+    ],
+    ids=["weights", "head", "no tokenizer", "another's tokenizer"],
+)
+def test_a_model_that_is_not_whole_is_refused(
+    arguments: Callable[..., list[str]],
+    model: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], Any],
+    kind: str,
+    says: str,
+) -> None:
+    shutil.copytree(model, tmp_path / "damaged")
+    damage(tmp_path / "damaged")
+    given = arguments(model=tmp_path / "damaged", kind=kind)
+    refused(zotutor("finetune", *given), 1, says)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_longer_than_the_model_reads_leaves_no_folder(
+    arguments: Callable[..., list[str]], data: Path, model: Path, tmp_path: Path
+) -> None:
+    text = TRAIN.replace("bright", "bright " * 40)
+    (data / "dev.tsv").write_text(text, encoding="utf-8")
+    says = "a prompt has 46 tokens, and this model reads 32; give length=32"
+    refused(zotutor("finetune", *arguments()), 1, says)
+    assert not (tmp_path / "run").exists()
+    given = ["--model", model, "--task", "sst2", "--data", data]
+    refused(zotutor("plan", *given), 1, says)
+    refused(zotutor("plan", *given, "--inputs", -1), 1, "inputs: given -1, expected at least 1")
+    assert zotutor("finetune", *arguments(length=16)).exit_code == 0
 
 
 def test_replay_refuses_another_model_and_a_folder_that_is_there(

@@ -224,13 +224,17 @@ def test_an_interrupt_leaves_the_weights_of_the_ledger_and_says_how_to_go_on(
     assert weights_hash(replayed) == weights_hash(model)
 
 
+@pytest.mark.parametrize("finished", [False, True])
 def test_an_interrupt_waits_until_a_step_that_is_written_down_is_taken(
+    finished: bool,
     run: Callable[..., Run],
     base: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ctrl-C while the weights change: as a signal, at the worst moment."""
+    """Ctrl-C while the weights change, the first time or replayed: a signal at the worst moment."""
+    if finished:
+        run()
     whole = zo.ZOSGD._apply
 
     def interrupted(self: zo.ZOSGD, *args: Any) -> None:
@@ -245,7 +249,8 @@ def test_an_interrupt_waits_until_a_step_that_is_written_down_is_taken(
     monkeypatch.undo()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     replayed = base()
-    assert replay(tmp_path / "run", replayed).steps == 3
+    assert finished or len(ledger.read(tmp_path / "run" / "ledger.bin").steps) == 3
+    assert replay(tmp_path / "run", replayed, steps=3).steps == 3
     assert weights_hash(replayed) == weights_hash(model)
 
 
@@ -430,6 +435,15 @@ def test_saved_weights_are_those_of_the_model_and_follow_it(
     )
 
 
+def test_saved_weights_are_not_left_behind_the_ledger(
+    run: Callable[..., Run], base: Callable[..., Any], tmp_path: Path
+) -> None:
+    run(save=True)
+    model = base()
+    run(model, steps=2 * STEPS)
+    assert weights_hash(load(tmp_path / "run" / "weights")[0]) == weights_hash(model)
+
+
 # ---- what is refused, before any work, with nothing changed -------------------------------------
 
 
@@ -506,8 +520,11 @@ def test_a_place_that_cannot_be_written_is_refused(run: Callable[..., Run], tmp_
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_without_permission_it_is_refused(run: Callable[..., Run], tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
+@pytest.mark.parametrize("mode", [0o500, 0o000])
+def test_without_permission_it_is_refused(
+    run: Callable[..., Run], tmp_path: Path, mode: int
+) -> None:
+    (tmp_path / "closed").mkdir(mode=mode)
     with pytest.raises(RunError, match=r"Permission denied.*change its permissions"):
         run(output=tmp_path / "closed" / "run")
 
@@ -596,8 +613,18 @@ def test_what_is_wrong_with_a_call_is_said_before_any_work(
         with pytest.raises(ValueError, match="a prompt has 40 tokens, and this model reads 32"):
             finetune(base(), small[1], given, steps=1, lr=0.1, progress=False)
     for train in ((), (long._replace(text=" "),)):
-        with pytest.raises(ValueError, match="train: given no example or an empty prompt"):
+        with pytest.raises(ValueError, match="task: given no example or an empty prompt"):
             run(task=toy_task()._replace(train=train))
+    for label in (-1, 2):
+        wrong = (toy_task().dev[0]._replace(label=label),)
+        for part in ("train", "dev"):
+            given = (
+                toy_task()._replace(train=wrong)
+                if part == "train"
+                else toy_task()._replace(dev=wrong)
+            )
+            with pytest.raises(ValueError, match=f"task: given labels {label} to {label}, exp"):
+                run(task=given)
     for name, value in (("schedule", "cosine"), ("lr", -1.0), ("dev", 0), ("seal_every", 0)):
         with pytest.raises(ValueError, match=f"{name}: given"):
             run(**{name: value})

@@ -146,7 +146,7 @@ def summary(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, RunError, LedgerError: for a folder or file that is not one, or damaged.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     contents = read(ledger_in(path))
     steps, size = contents.steps, ledger_in(path).stat().st_size
     found = read_config(path) if path.is_dir() else dict(contents.header)
@@ -163,12 +163,18 @@ def summary(path: str | Path) -> dict[str, Any]:
 
 
 def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer to a folder, under another name first: all or nothing."""
+    """Write model and tokenizer to a folder, under another name first: all or nothing.
+
+    Beside the folder, ``folder.part``, and if it is there already ``folder.old``, are written over.
+    """
     from safetensors import SafetensorError
 
     aside, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     shutil.rmtree(aside, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
     saved: Any = model
     try:
@@ -184,9 +190,11 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
             f"{folder}: the weights could not be written ({error}); make room, and run the same "
             "again: they come from the ledger"
         ) from error
-    if folder.exists():
+    replacing = folder.exists()
+    if replacing:
         shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
     aside.replace(folder)
     sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    if replacing:
+        shutil.rmtree(old, ignore_errors=True)

@@ -102,7 +102,7 @@ def evaluate(
         for start in range(0, len(ordered), batch_size)[ranks.rank :: ranks.count]:
             part = ordered[start : start + batch_size]
             tokens = encode(tokenizer, [e.text for e in part], length=length).to(device)
-            _check_width(model, tokens.shape[1])
+            check_width(model, tokens.shape[1])
             guesses = scored(tokens).argmax(-1).tolist()
             found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
         return found
@@ -184,12 +184,18 @@ def finetune(
     References:
         Malladi et al. (2023), MeZO.
     """
-    for name, count in (("steps", steps), ("batch_size", batch_size), ("seal_every", seal_every)):
+    steps, batch_size, seal_every = (
         check_integer(name, count, low=1)
+        for name, count in (
+            ("steps", steps),
+            ("batch_size", batch_size),
+            ("seal_every", seal_every),
+        )
+    )
     for name, value in (("length", length), ("evaluate_every", evaluate_every), ("dev", dev)):
         if value is not None:
             check_integer(name, value, low=1)
-    check_real("lr", lr, low=0.0)
+    lr = check_real("lr", lr, low=0.0)
     for name, choice, choices in (("method", method, Method), ("schedule", schedule, Schedule)):
         if choice not in get_args(choices):
             expected = ", ".join(get_args(choices))
@@ -202,8 +208,14 @@ def finetune(
             "a ledger could hold; leave it out, and save the model yourself"
         )
     scored, device = rows(model, tokenizer, task.words), next(model.parameters()).device
-    batches = Batches(tokenizer, task.train, size=batch_size, length=length, seed=seed)
-    _check_width(model, batches.longest)
+    batches, others = (
+        Batches(tokenizer, part, size=batch_size, length=length, seed=seed)
+        for part in (task.train, task.dev[:dev])
+    )
+    for part in (batches, others):
+        check_width(model, part.longest)
+        _check_ids(model, [*part.ids, [tokenizer.pad_token_id]])
+        _check_labels(model, scored, part.labels)
     stepper = _stepper(
         scored,
         method,
@@ -250,7 +262,8 @@ def finetune(
                 break
             if number < len(folder.past):
                 step = folder.past[number]
-                stepper.take(step)
+                with uninterrupted():
+                    stepper.take(step)
             else:
                 since = time.perf_counter()
                 tokens, labels = batches(number)
@@ -305,7 +318,30 @@ def _stepper(
     return ZerothOrder(scored, optimizer)
 
 
-def _check_width(model: nn.Module, width: int) -> None:
+def _check_ids(model: Any, ids: list[list[int]]) -> None:
+    rows, most = model.get_input_embeddings().weight.shape[0], max(map(max, filter(None, ids)))
+    if most >= rows:
+        raise ValueError(
+            f"tokenizer: its ids go up to {most}, and this model has embeddings for 0 to "
+            f"{rows - 1}; give the tokenizer that belongs to the model"
+        )
+
+
+def _check_labels(model: Any, scored: Rows, labels: list[int]) -> None:
+    classes = model.config.num_labels if scored.words is None else len(scored.words)
+    if not all(0 <= label < classes for label in labels):
+        raise ValueError(
+            f"task: given labels {min(labels)} to {max(labels)}, expected 0 to {classes - 1}: "
+            "one for each label word, or class of the classifier; renumber them"
+        )
+
+
+def check_width(model: nn.Module, width: int) -> None:
+    """Refuse prompts of more tokens than the model reads.
+
+    Raises:
+        ValueError: naming both lengths.
+    """
     most = getattr(model.config, "max_position_embeddings", None)
     if most is not None and width > most:
         raise ValueError(

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zotutor.checks import check_integer
+
 Kind = Literal["causal", "classifier"]
 
 TINY = Path(__file__).with_name("tiny")
@@ -64,8 +66,9 @@ def load(
 
     Raises:
         ImportError: without transformers.
-        FileNotFoundError: for a folder without config.json or safetensors.
-        ValueError: for a hub name without revision, or an unknown kind.
+        FileNotFoundError: for a folder without config.json, safetensors or a tokenizer.
+        ValueError: for a hub name without revision, an unknown kind, or weights that are damaged or
+            do not fit.
         OSError: if the hub cannot be reached and the model is not in its cache, or the revision
             holds no safetensors.
 
@@ -77,10 +80,12 @@ def load(
     library = transformers()
     if kind not in ("causal", "classifier"):
         raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier'")
+    check_integer("seed", seed, low=0, high=1 << 64)
     source, options = _source(name_or_folder, revision)
     tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     common = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **options}
-    with quiet(library, local=options.get("local_files_only", False)):
+    local = options.get("local_files_only", False)
+    with _readable(f"{source}: as a {kind} model", kind), quiet(library, local=local):
         if kind == "causal":
             model = library.AutoModelForCausalLM.from_pretrained(source, **common)
             tokenizer.padding_side = "left"
@@ -92,7 +97,29 @@ def load(
                 )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ValueError(
+            f"{source}: its tokenizer names no padding token and no end of text; set "
+            "tokenizer.pad_token to one of its tokens, and save it again"
+        )
     return model.to(device).eval(), tokenizer
+
+
+@contextmanager
+def _readable(what: str, kind: str) -> Iterator[None]:
+    """Say of weights that cannot be loaded what may be wrong with them."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, RuntimeError) as error:
+        advice = ", or give as many labels as its head has" if kind == "classifier" else ""
+        raise ValueError(
+            f"{what} its weights cannot be loaded ({str(error).splitlines()[0]}); they are "
+            f"damaged, or of another shape than its config.json says: fetch them again{advice}"
+        ) from error
 
 
 @contextmanager
@@ -113,7 +140,7 @@ def quiet(library: Any, *, local: bool) -> Iterator[None]:
 
 def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
-    folder = TINY if name_or_folder == "tiny" else Path(name_or_folder)
+    folder = TINY if name_or_folder == "tiny" else Path(name_or_folder).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
@@ -121,6 +148,10 @@ def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict
             raise FileNotFoundError(
                 f"{folder}: has no *.safetensors; pickled weights are not read, since they can "
                 "run code: convert them with model.save_pretrained(folder)"
+            )
+        if not any(any(folder.glob(name)) for name in ("tokenizer*", "vocab*", "*.model")):
+            raise FileNotFoundError(
+                f"{folder}: has no tokenizer; write one there: tokenizer.save_pretrained(folder)"
             )
         return str(folder), {"local_files_only": True}
     if isinstance(name_or_folder, Path) or name_or_folder.startswith((".", "/", "~")):

@@ -195,9 +195,18 @@ def take(optimizer: ZOSGD, step: Step) -> None:
 
 
 def ledger_in(path: str | Path) -> Path:
-    """The ledger itself, given it or the folder of its run."""
-    path = Path(path)
-    return path / "ledger.bin" if path.is_dir() else path
+    """The ledger itself, given it or the folder of its run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = Path(path).expanduser()
+    path = path / "ledger.bin" if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: No such file or directory; give the output folder of a run, or its ledger"
+        )
+    return path
 
 
 def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> Replay:

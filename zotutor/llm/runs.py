@@ -108,8 +108,8 @@ class Folder(Memory):
         self._seals: dict[int, Seal] = {}
         self._metrics: BinaryIO | None = None
         self.path = Path(path).expanduser()
-        self._new_or_own()
         try:
+            self._new_or_own()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.path)
             try:
@@ -238,9 +238,12 @@ class Folder(Memory):
         super().evaluated(number, accuracy)
 
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
-        """Write the weights, if asked for, to a folder that ``from_pretrained`` reads."""
+        """Write the weights, if asked for, to a folder that ``from_pretrained`` reads.
+
+        Those that an earlier session wrote are not left behind those of the ledger.
+        """
         self._log()
-        if save:
+        if save or (self.path / WEIGHTS).exists():
             save_pretrained(model, tokenizer, self.path / WEIGHTS)
 
     def __exit__(self, *exception: object) -> None:

@@ -46,7 +46,9 @@ class Batches:
     ) -> None:
         texts = [example.text for example in examples]
         if not texts or not all(text.strip() for text in texts):
-            raise ValueError("train: given no example or an empty prompt; give some with words")
+            raise ValueError(
+                "task: given no example or an empty prompt; give some, with words, in train and dev"
+            )
         cut = {} if length is None else {"truncation": True, "max_length": length}
         self.ids: list[list[int]] = tokenizer(texts, **cut)["input_ids"]
         self.labels = [example.label for example in examples]

@@ -133,8 +133,9 @@ def task(
         raise ValueError(f"name: given {name!r}, expected one of {', '.join(FORMATS)}")
     form = FORMATS[name]
     if folder is not None:
-        train = _read(_file(Path(folder), ("train",)), form)
-        dev = _read(_file(Path(folder), ("dev", "validation", "val")), form)
+        folder = Path(folder).expanduser()
+        train = _read(_file(folder, ("train",)), form)
+        dev = _read(_file(folder, ("dev", "validation", "val")), form)
     elif name == "reviews":
         train, dev = (
             [Example(form.prompt.format(text=r.text), r.label) for r in reviews.examples(split)]
