@@ -228,8 +228,9 @@ def finetune(
         )
         if not quiet and ranks.rank == 0:
             before = "" if run.tokens else "was finished before; "
-            print(f"{output}: {before}{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}")
-            print(f"weights: SHA-256 {ledger.read(ledger_in(output)).seals[-1].sha256.hex()}")
+            reached = f"{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}"
+            sha256 = ledger.read(ledger_in(output)).seals[-1].sha256.hex()
+            _say(f"{output}: {before}{reached}\nweights: SHA-256 {sha256}")
 
 
 @app.command()
@@ -333,6 +334,14 @@ def info(
         else:
             for name, value in found.items():
                 print(f"{name:>14}  {'' if value is None else value}")
+
+
+def _say(text: str) -> None:
+    """Print what the run's folder holds as well: nothing is lost if nobody reads it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not out yet
 
 
 def _check_new(save: Path) -> None:

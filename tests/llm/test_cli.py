@@ -515,6 +515,17 @@ def test_ctrl_c_kill_and_the_same_command_end_in_the_same_bits(
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "never" / name).read_bytes()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_finished_run_is_finished_if_nobody_reads_what_is_printed(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "zotutor", "finetune", *arguments()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read(tmp_path / "run" / "ledger.bin").steps) == 5
+
+
 def test_without_the_extra_the_command_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['typer'] = None; sys.argv = ['zotutor', 'info', 'x']\n"

@@ -440,7 +440,10 @@ def test_saved_weights_are_not_left_behind_the_ledger(
 ) -> None:
     run(save=True)
     model = base()
+    for left in ("weights.old", "weights.part"):  # by a killed session
+        (tmp_path / "run" / left).mkdir()
     run(model, steps=2 * STEPS)
+    assert sorted(path.name for path in (tmp_path / "run").glob("weights*")) == ["weights"]
     assert weights_hash(load(tmp_path / "run" / "weights")[0]) == weights_hash(model)
 
 
@@ -491,6 +494,8 @@ def test_another_base_model_is_refused(
         next(other.parameters())[0, 0] += 1
     with pytest.raises(RunError, match=r"its base model .SHA-256 of its weights"):
         run(other)
+    with pytest.raises(RunError, match=r"its dtype is 'float32', and 'bfloat16' was given"):
+        run(base(torch.bfloat16))
     with pytest.raises(LedgerError, match=r"began with weights of SHA-256.*load the base model"):
         replay(tmp_path / "run", other)
     with pytest.raises(LedgerError, match="dtype = float32, and this model's is bfloat16"):
@@ -785,6 +790,9 @@ def test_a_summary_of_a_folder_and_of_a_ledger(run: Callable[..., Run], tmp_path
     alone = files.summary(tmp_path / "run" / "ledger.bin")
     assert (alone["steps_taken"], alone["sealed_at"], alone["seed"]) == (4, 4, 3)
     assert "finished" not in alone
+    (tmp_path / "sent").mkdir()
+    shutil.copy(tmp_path / "run" / "ledger.bin", tmp_path / "sent")
+    assert files.summary(tmp_path / "sent") == alone
 
 
 def test_a_run_is_drawn(run: Callable[..., Run]) -> None:

@@ -147,12 +147,12 @@ def summary(path: str | Path) -> dict[str, Any]:
         FileNotFoundError, RunError, LedgerError: for a folder or file that is not one, or damaged.
     """
     path = Path(path).expanduser()
-    contents = read(ledger_in(path))
+    contents, is_run = read(ledger_in(path)), (path / CONFIG).exists()
     steps, size = contents.steps, ledger_in(path).stat().st_size
-    found = read_config(path) if path.is_dir() else dict(contents.header)
+    found = read_config(path) if is_run else dict(contents.header)
     found.setdefault("steps", len(steps))
     found["steps_taken"] = len(steps)
-    if path.is_dir():
+    if is_run:
         found["finished"] = len(steps) == found["steps"]
         entries = [entry for entry in read_metrics(path) if "accuracy" in entry]
         found["accuracies"] = {e["step"]: e["accuracy"] for e in entries if e["step"] <= len(steps)}

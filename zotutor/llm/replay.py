@@ -114,9 +114,9 @@ def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) ->
     """
     (group,) = optimizer.param_groups
     return {
-        "base": base or weights_hash(model),
-        "d": sum(tensor.numel() for tensor in trainable(model)),
         "dtype": dtypes(model),
+        "d": sum(tensor.numel() for tensor in trainable(model)),
+        "base": base or weights_hash(model),
         "directions": name_of(optimizer.directions),
         "P": optimizer.P,
         "eps": optimizer.eps,

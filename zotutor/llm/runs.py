@@ -9,6 +9,7 @@ again, no file differs but for what a newer version of this package says about i
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -245,6 +246,7 @@ class Folder(Memory):
         self._log()
         if save or (self.path / WEIGHTS).exists():
             save_pretrained(model, tokenizer, self.path / WEIGHTS)
+            shutil.rmtree(self.path / f"{WEIGHTS}.old", ignore_errors=True)  # of a killed session
 
     def __exit__(self, *exception: object) -> None:
         """Close it, with a plot of what there is; say to an interrupt how the run goes on."""
