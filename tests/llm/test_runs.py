@@ -447,6 +447,15 @@ def test_saved_weights_are_not_left_behind_the_ledger(
     assert weights_hash(load(tmp_path / "run" / "weights")[0]) == weights_hash(model)
 
 
+def test_numbers_of_numpy_are_numbers(run: Callable[..., Run], tmp_path: Path) -> None:
+    import numpy as np
+
+    names = ("steps", "batch_size", "evaluate_every", "dev", "length", "seal_every", "seed", "P")
+    run(lr=np.float32(0.5), eps=np.float64(1e-3), **{name: np.int64(2) for name in names})
+    run(lr=0.5, eps=1e-3, **dict.fromkeys(names, 2))
+    assert files.read_config(tmp_path / "run")["steps"] == 2
+
+
 # ---- what is refused, before any work, with nothing changed -------------------------------------
 
 
@@ -620,6 +629,8 @@ def test_what_is_wrong_with_a_call_is_said_before_any_work(
     for train in ((), (long._replace(text=" "),)):
         with pytest.raises(ValueError, match="task: given no example or an empty prompt"):
             run(task=toy_task()._replace(train=train))
+    with pytest.raises(ValueError, match=r"model: given in training mode.*call model.eval"):
+        run(base().train())
     for label in (-1, 2):
         wrong = (toy_task().dev[0]._replace(label=label),)
         for part in ("train", "dev"):

@@ -192,10 +192,11 @@ def finetune(
             ("seal_every", seal_every),
         )
     )
-    for name, value in (("length", length), ("evaluate_every", evaluate_every), ("dev", dev)):
-        if value is not None:
-            check_integer(name, value, low=1)
-    lr = check_real("lr", lr, low=0.0)
+    length, evaluate_every, dev = (
+        None if value is None else check_integer(name, value, low=1)
+        for name, value in (("length", length), ("evaluate_every", evaluate_every), ("dev", dev))
+    )
+    lr, seed = check_real("lr", lr, low=0.0), check_integer("seed", seed, low=0, high=1 << 64)
     for name, choice, choices in (("method", method, Method), ("schedule", schedule, Schedule)):
         if choice not in get_args(choices):
             expected = ", ".join(get_args(choices))
@@ -206,6 +207,11 @@ def finetune(
         raise ValueError(
             f"output: given with method {method!r}, whose steps are not made of a few numbers that "
             "a ledger could hold; leave it out, and save the model yourself"
+        )
+    if method == "zo" and model.training:
+        raise ValueError(
+            "model: given in training mode, whose dropout makes losses that cannot be compared; "
+            "call model.eval() first"
         )
     scored, device = rows(model, tokenizer, task.words), next(model.parameters()).device
     batches, others = (
