@@ -404,12 +404,15 @@ def _reported(output: Path | None = None) -> Iterator[None]:
         raise
     except ledger.RunStoppedError as error:
         _fail(3, error)
-    except torch.cuda.OutOfMemoryError as error:
-        _fail(3, error)
     except NonFiniteLossError as error:
         _fail(4, error)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         _fail(1, error)
+    except (RuntimeError, MemoryError) as error:
+        if not lm.no_memory(error):
+            raise
+        reason = (str(error) or "out of memory").splitlines()[0]
+        _fail(3, error, f"{reason}; take a smaller --batch-size, or a larger machine")
     except KeyboardInterrupt as error:
         again = "" if output is None else "; the same command takes the run up again"
         _fail(130, error, f"interrupted{again}")

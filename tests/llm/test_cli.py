@@ -302,10 +302,13 @@ def test_another_run_s_folder_a_file_and_foreign_files_are_refused(
     refused(zotutor("finetune", *arguments(seed=1)), 1, "another run: its seed is 0, and 1 was")
     refused(zotutor("finetune", *arguments(steps=3)), 1, "steps: given 3, but the run .* taken 5")
     assert (tmp_path / "run" / "ledger.bin").read_bytes() == before
-    refused(zotutor("finetune", *arguments(output=data)), 1, "holds dev.tsv, train.tsv and no conf")
+    refused(zotutor("finetune", *arguments(output=data)), 1, "holds dev.tsv, train.tsv and no ledg")
     refused(
         zotutor("finetune", *arguments(output=data / "dev.tsv")), 1, "cannot be written to .*exists"
     )
+    there = sorted(model.iterdir())
+    refused(zotutor("finetune", *arguments(output=model)), 1, "holds config.json.* and no ledger")
+    assert sorted(model.iterdir()) == there
     held = files.lock(tmp_path / "run")
     refused(zotutor("finetune", *arguments()), 1, "another process is writing to")
     held.release()
@@ -458,6 +461,11 @@ def test_replay_refuses_another_model_and_a_folder_that_is_there(
 def test_a_loss_that_is_not_finite_exits_4(arguments: Callable[..., list[str]]) -> None:
     says = r"the loss is .* This was step \d of 5; .* Try a smaller lr \(it is 1e\+30\)"
     refused(zotutor("finetune", *arguments(lr=1e30)), 4, says)
+
+
+def test_no_memory_exits_3(arguments: Callable[..., list[str]]) -> None:
+    says = r"DefaultCPUAllocator.*; take a smaller --batch-size"
+    refused(zotutor("finetune", *arguments(batch_size=10**13)), 3, says)
 
 
 def test_no_room_exits_3(

@@ -521,7 +521,7 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_was(
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "thesis.tex").write_text("nothing to do with it")
-    with pytest.raises(RunError, match=r"holds thesis.tex and no config.json.*choose a new"):
+    with pytest.raises(RunError, match=r"holds thesis.tex and no ledger.bin.*choose a new"):
         run()
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 

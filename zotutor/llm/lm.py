@@ -105,6 +105,13 @@ def load(
     return model.to(device).eval(), tokenizer
 
 
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory, of the device or of the machine."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 @contextmanager
 def _readable(what: str, kind: str) -> Iterator[None]:
     """Say of weights that cannot be loaded what may be wrong with them."""
@@ -112,9 +119,9 @@ def _readable(what: str, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (SafetensorError, RuntimeError) as error:
+        if no_memory(error):
+            raise
         advice = ", or give as many labels as its head has" if kind == "classifier" else ""
         raise ValueError(
             f"{what} its weights cannot be loaded ({str(error).splitlines()[0]}); they are "

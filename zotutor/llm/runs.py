@@ -153,14 +153,14 @@ class Folder(Memory):
 
     def _new_or_own(self) -> bool:
         """Whether there is a run in the folder; a RunError if there is something else."""
-        if (self.path / CONFIG).exists():
+        there = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set[str]()
+        others = sorted(there - {LOCK, f"{CONFIG}.part"})
+        # the configuration of a model has the same name
+        if CONFIG in there and (others == [CONFIG] or there & {LOCK, LEDGER}):
             return True
-        ours = {LOCK, f"{CONFIG}.part"}
-        there = self.path.iterdir() if self.path.is_dir() else ()
-        others = sorted(path.name for path in there if path.name not in ours)
         if others:
             raise RunError(
-                f"output: {self.path} holds {', '.join(others[:5])} and no {CONFIG}, so it is not "
+                f"output: {self.path} holds {', '.join(others[:5])} and no {LEDGER}, so it is not "
                 "the folder of a run; choose a new or an empty one"
             )
         return False
@@ -181,7 +181,8 @@ class Folder(Memory):
         """Take up the evaluations of an earlier session; what cannot be read is made anew."""
         for entry in read_metrics(self.path):
             numbers: list[Any] = [entry.get(n) for n in ("accuracy", "low", "high", "examples")]
-            if entry["step"] <= len(self.past) and None not in numbers:
+            known = all(isinstance(number, (int, float)) for number in numbers)
+            if entry["step"] <= len(self.past) and known:
                 self.evaluations[entry["step"]] = Accuracy(*numbers)
 
     def _lines(self) -> Iterator[str]:
