@@ -601,6 +601,7 @@ def test_metrics_that_are_lost_or_damaged_are_made_anew(
     path = tmp_path / "run" / "metrics.jsonl"
     lines = whole["metrics.jsonl"].splitlines(keepends=True)
     damaged = [b'{"step": 0, "accuracy": 0.5}\n', b"[1]\n", b"\xff\n", *lines[3:]]
+    damaged.append(b'{"step": 6, "accuracy": "all", "low": 0, "high": 1, "examples": 6}\n')
     path.write_bytes(b"".join(damaged))
     run()
     assert contents(tmp_path / "run") == whole
