@@ -15,11 +15,13 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
@@ -97,6 +99,58 @@ def build() -> int:
     return result.returncode
 
 
+class Prose(HTMLParser):
+    """The text of a page's article, without code, formulas and pictures."""
+
+    NOT_PROSE = frozenset("pre code script style svg dt".split())
+    VOID = frozenset("area br col embed hr img input link meta source track wbr".split())
+
+    def __init__(self) -> None:
+        """Begin outside the article."""
+        super().__init__(convert_charrefs=True)
+        self.open: list[tuple[str, bool]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note whether what follows is prose."""
+        math = "math" in (dict(attrs).get("class") or "").split()
+        if tag not in self.VOID:
+            self.open.append((tag, math or tag in self.NOT_PROSE))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave the element, and what was not closed in it."""
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        """Keep prose of the article."""
+        names = [name for name, _ in self.open]
+        if "article" in names and not any(skipped for _, skipped in self.open):
+            self.text += data
+
+
+def raw_markup(page: str) -> list[str]:
+    """Places of a page where markup was not understood and stands as it was typed.
+
+    >>> raw_markup("<article><p>a table: | a | b |\\n|---|---|</p><code>$</code></article>")
+    ['a table: | a | b |\\n|---|---|']
+    """
+    prose = Prose()
+    prose.feed(page)
+    found = re.finditer(r"\$|\|:?[-\u2013]+:?\||:::|`", prose.text)
+    return [prose.text[max(0, m.start() - 30) : m.end() + 30] for m in found]
+
+
+def check_pages() -> int:
+    """Print where built pages show raw markup; how often they do."""
+    count = 0
+    for path in sorted(HTML.joinpath("book").glob("*.html")):
+        for place in raw_markup(path.read_text(encoding="utf-8")):
+            print(f"{path.name}: shows markup as it was typed: {place!r}")
+            count += 1
+    return count
+
+
 def print_reports() -> None:
     """Print the traceback of every chapter that failed."""
     for report in sorted(HTML.joinpath("reports").rglob("*.err.log")):
@@ -111,7 +165,7 @@ def main() -> int:
     check_jupyter_book()
     start = time.monotonic()
     drop_stale_results()
-    code = build()
+    code = build() or check_pages()
     seconds = time.monotonic() - start
     index = HTML / "index.html"
     if code:
