@@ -20,10 +20,12 @@ spec.loader.exec_module(build_book)
     [
         ("a table: | a | b |\n|---|---|\n| 1 | 2 |", True),
         ("as smart dashes: |:\u2013|\u2013:|", True),
+        ("and longer ones: |\u2014|\u2014|", True),
         ("it moves by with\n$$\nAfter", True),
         ("the error of $K_U$", True),
         (":::{admonition} Predict, then run", True),
         ("a `role` in vain", True),
+        ("</span></p> an end without a beginning, then $", True),
         ("|K_U - K| and a | b, at most 5 - 3 ::", False),
         ("<code>`$x`</code> <pre>|---|</pre> <table><tr><td>1</td></tr></table>", False),
         ('<span class="math notranslate">$x$</span> <img alt="$"><br> words', False),

@@ -118,9 +118,10 @@ class Prose(HTMLParser):
             self.open.append((tag, math or tag in self.NOT_PROSE))
 
     def handle_endtag(self, tag: str) -> None:
-        """Leave the element, and what was not closed in it."""
-        while self.open and self.open.pop()[0] != tag:
-            pass
+        """Leave the element, and what was not closed in it; an end without a beginning is none."""
+        if any(name == tag for name, _ in self.open):
+            while self.open.pop()[0] != tag:
+                pass
 
     def handle_data(self, data: str) -> None:
         """Keep prose of the article."""
@@ -130,14 +131,14 @@ class Prose(HTMLParser):
 
 
 def raw_markup(page: str) -> list[str]:
-    """Places of a page where markup was not understood and stands as it was typed.
+    r"""Places of a page where markup was not understood and stands as it was typed.
 
-    >>> raw_markup("<article><p>a table: | a | b |\\n|---|---|</p><code>$</code></article>")
-    ['a table: | a | b |\\n|---|---|']
+    >>> raw_markup("<article><p>a table: | a | b |\n|---|---|</p><code>$</code></article>")
+    ['a table: | a | b |\n|---|---|']
     """
     prose = Prose()
     prose.feed(page)
-    found = re.finditer(r"\$|\|:?[-\u2013]+:?\||:::|`", prose.text)
+    found = re.finditer(r"\$|\|:?[-\u2013\u2014]+:?\||:::|`", prose.text)
     return [prose.text[max(0, m.start() - 30) : m.end() + 30] for m in found]
 
 

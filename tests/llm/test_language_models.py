@@ -90,6 +90,14 @@ def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
     assert run.accuracy.low > 0.85
 
 
+def test_a_prompt_that_is_cut_keeps_its_question() -> None:
+    tokenizer = lm.load("tiny")[1]
+    whole = lm.encode(tokenizer, ["The plot was dull, but the film is great. It was"])[0].tolist()
+    cut = lm.encode(tokenizer, [tokenizer.decode(whole[1:])], length=6)[0].tolist()
+    assert cut == [whole[0], *whole[-5:]]
+    assert tokenizer.decode(cut[-2:]) == "it was"
+
+
 def test_without_words_the_row_is_the_vocabulary(folder: Path) -> None:
     model, tokenizer = lm.load(folder)
     rows = lm.Rows(model, pad=tokenizer.pad_token_id)(lm.encode(tokenizer, ["dull film"]))

@@ -62,7 +62,8 @@ def load(
         seed: of a new classification head.
 
     Returns:
-        The model, in eval mode, and its tokenizer, which pads on the left for a causal model.
+        The model, in eval mode, and its tokenizer, which for a causal model pads, and cuts, on the
+            left: a prompt ends in its question.
 
     Raises:
         ImportError: without transformers.
@@ -88,7 +89,7 @@ def load(
     with _readable(f"{source}: as a {kind} model", kind), quiet(library, local=local):
         if kind == "causal":
             model = library.AutoModelForCausalLM.from_pretrained(source, **common)
-            tokenizer.padding_side = "left"
+            tokenizer.padding_side = tokenizer.truncation_side = "left"  # prompts end in a question
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
