@@ -62,8 +62,8 @@ def load(
         seed: of a new classification head.
 
     Returns:
-        The model, in eval mode, and its tokenizer, which for a causal model pads, and cuts, on the
-            left: a prompt ends in its question.
+        The model, in eval mode, and its tokenizer, which pads and cuts on the left for a causal
+        model, since a prompt ends in its question.
 
     Raises:
         ImportError: without transformers.
