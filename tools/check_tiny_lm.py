@@ -26,7 +26,7 @@ from zotutor.llm.reviews import LABEL_WORDS, PROMPT, examples
 
 FOLDER = Path(__file__).parents[1] / "zotutor" / "llm" / "tiny"
 BATCH = 32
-ZO = {1: (500, 1e-4), 8: (100, 3e-4)}
+ZO = {1: (500, 1e-4), 8: (60, 1e-3)}
 """Steps and learning rate of ZO-SGD for each P; eps is the default, 1e-3."""
 ADAMW = (200, 3e-4)
 """Steps and learning rate of AdamW."""
