@@ -217,6 +217,11 @@ class Rows(nn.Module):
         return found
 
 
+def truncation(length: int | None) -> dict[str, Any]:
+    """What a tokenizer is told, to cut texts to ``length`` tokens; nothing for None."""
+    return {} if length is None else {"truncation": True, "max_length": length}
+
+
 def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -> Tensor:
     """Texts as token ids (N, T), padded to the longest, cut to ``length`` tokens if it is given.
 
@@ -225,7 +230,7 @@ def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -
     """
     if not texts or any(not text.strip() for text in texts):
         raise ValueError("texts: given none or an empty one, expected at least one with words")
-    cut = {} if length is None else {"truncation": True, "max_length": length}
+    cut = truncation(length)
     ids: Tensor = tokenizer(list(texts), padding=True, return_tensors="pt", **cut)["input_ids"]
     return ids
 

@@ -16,7 +16,7 @@ from zotutor.probe import NonFiniteLossError
 from zotutor.streams import Stream, uniforms
 
 from .ledger import Step
-from .lm import Rows
+from .lm import Rows, truncation
 from .replay import take
 from .tasks import Example
 
@@ -49,7 +49,7 @@ class Batches:
             raise ValueError(
                 "task: given no example or an empty prompt; give some, with words, in train and dev"
             )
-        cut = {} if length is None else {"truncation": True, "max_length": length}
+        cut = truncation(length)
         self.ids: list[list[int]] = tokenizer(texts, **cut)["input_ids"]
         self.labels = [example.label for example in examples]
         self.longest = max(map(len, self.ids))
