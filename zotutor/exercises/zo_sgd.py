@@ -69,12 +69,12 @@ def check_trace_from_losses(student: Callable[..., Any]) -> None:
         AssertionError: with a hint.
 
     Example:
-        >>> from zotutor import probe
+        >>> from zotutor import perturbed
         >>> def trace_from_losses(loss_fn, params, *, eps, P, seed):
         ...     total = -2 * P * float(loss_fn())
         ...     for p in range(P):
         ...         for c in (eps, -eps):
-        ...             with probe(params, c, seed=seed, step=0, p=p):
+        ...             with perturbed(params, c, seed=seed, step=0, p=p):
         ...                 total += float(loss_fn())
         ...     return total / (P * eps**2)
         >>> check_trace_from_losses(trace_from_losses)
@@ -97,7 +97,7 @@ def check_trace_from_losses(student: Callable[..., Any]) -> None:
     number = _number(call, student(loss_fn, [theta], eps=eps, P=P, seed=0))
     if not torch.equal(theta.detach(), before):
         raise AssertionError(
-            f"{call}: theta is not what it was. Look at the loss inside `with zo.probe(...)`, "
+            f"{call}: theta is not what it was. Look at the loss inside `with zo.perturbed(...)`, "
             "which never writes theta"
         )
     slips = [
