@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from zotutor.checks import check_integer, check_path, trainable
+from zotutor.checks import check_integer, check_path
 from zotutor.directions import from_name, name_of
 from zotutor.optim import ZOSGD
+from zotutor.parameters import resolve
 
 from .ledger import Contents, LedgerError, Step, WeightsHash, read
 from .weights import dtypes, weights_hash
@@ -38,7 +39,7 @@ def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) ->
     (group,) = optimizer.param_groups
     return {
         "dtype": dtypes(model),
-        "d": sum(tensor.numel() for tensor in trainable(model)),
+        "d": resolve(model).d,
         "base": base or weights_hash(model),
         "directions": name_of(optimizer.directions),
         "P": optimizer.P,
@@ -55,7 +56,7 @@ def check_base(model: nn.Module, header: Mapping[str, Any], place: Path) -> None
     Raises:
         LedgerError: naming dtype, number of trainable parameters, or hash.
     """
-    given = {"dtype": dtypes(model), "d": sum(t.numel() for t in trainable(model))}
+    given = {"dtype": dtypes(model), "d": resolve(model).d}
     for name, value in given.items():
         if value != header[name]:
             raise LedgerError(
