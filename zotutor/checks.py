@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +53,10 @@ def check_real(name: str, value: float, *, low: float, open_low: bool = False) -
 def check_path(name: str, path: str | os.PathLike[str]) -> Path:
     """``path`` with ``~`` expanded, or a TypeError or ValueError that names it."""
     try:
-        text = os.fspath(path)
+        text: Any = os.fspath(path)
         os.fsencode(text)
     except (TypeError, UnicodeEncodeError):
-        text = b""
+        text = None
     if not isinstance(text, str) or not text or "\0" in text:
         raise (TypeError if not isinstance(path, (str, os.PathLike)) else ValueError)(
             f"{name}: given {path!r}, expected a path that a file can have; give its name"

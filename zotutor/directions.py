@@ -482,7 +482,11 @@ def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
     return total
 
 
-_BY_NAME = {"rademacher": Rademacher, "gaussian": Gaussian, "sphere": Sphere}
+_BY_NAME: dict[str, type[Directions]] = {
+    "rademacher": Rademacher,
+    "gaussian": Gaussian,
+    "sphere": Sphere,
+}
 
 
 def from_name(text: str) -> Directions:

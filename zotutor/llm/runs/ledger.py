@@ -174,7 +174,7 @@ def read(path: str | Path) -> Contents:
 
     Example:
         >>> import tempfile
-        >>> from zotutor.llm.ledger import Ledger, Step, read
+        >>> from zotutor.llm.runs.ledger import Ledger, Step, read
         >>> path = Path(tempfile.mkdtemp()) / "ledger.bin"
         >>> with Ledger.create(path, {"P": 1}) as ledger:
         ...     ledger.append(Step(0, 7, 0.69, 1e-3, (0.25,)))

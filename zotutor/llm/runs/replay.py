@@ -153,7 +153,8 @@ def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> R
 
     Example:
         >>> import tempfile
-        >>> from zotutor.llm.ledger import Ledger, Step
+        >>> import torch
+        >>> from zotutor.llm.runs.ledger import Ledger, Step
         >>> model = nn.Linear(3, 1).requires_grad_(True)
         >>> base = {name: p.detach().clone() for name, p in model.named_parameters()}
         >>> optimizer = ZOSGD(model.parameters(), lr=0.1, seed=0)
