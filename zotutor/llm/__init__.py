@@ -7,9 +7,11 @@ from .dynamics import Positions, step_fidelity
 from .files import RunError
 from .finetune import Run, evaluate, finetune
 from .ledger import LedgerError, RunStoppedError
-from .lm import Rows, encode, load, word_ids
+from .lm import load
 from .parallel import Ranks, RanksError
+from .prompts import encode, word_ids
 from .replay import Replay, replay, weights_hash
+from .rows import Rows
 from .tasks import Accuracy, Example, Task, task
 
 __all__ = [
