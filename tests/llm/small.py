@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from zotutor.llm import Example, Task
-from zotutor.llm.files import save_pretrained
+from zotutor.llm.runs.weights import save_pretrained
 
 WORDS = "a an the film is was dull bright great terrible it It so very . good bad".split()
 VOCABULARY = {word: n for n, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS])}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,12 +22,13 @@ from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
-from .files import examples_hash
-from .ledger import Step
-from .parallel import Ranks
-from .replay import header_of
 from .rows import Kind, Prepared, coarsest, prepare
-from .runs import Folder, Memory, uninterrupted
+from .runs.files import examples_hash
+from .runs.folder import Folder, Memory
+from .runs.interrupts import uninterrupted
+from .runs.ledger import Step
+from .runs.ranks import Ranks
+from .runs.replay import header_of
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task, accuracy
 
@@ -87,27 +89,33 @@ def evaluate(
         ValueError: for no examples, one that is longer than the model reads, or a label without a
             word; for a model whose rows depend on the other prompts in a batch.
     """
-    batch_size = check_integer("batch_size", batch_size, low=1)
-    prepared = prepare(model, tokenizer, words, _texts(examples), length=length, kind=kind)
-    _check_labels(examples, words)
-    return _evaluate(prepared, examples, batch_size=batch_size, ranks=ranks or Ranks())
+    batch_size, ranks = check_integer("batch_size", batch_size, low=1), ranks or Ranks()
+
+    def right(rank: int, count: int) -> int:
+        _check_labels(examples, words)
+        texts = _texts(examples)
+        prepared = prepare(model, tokenizer, words, texts, length=length, kind=kind)
+        return _right(prepared, examples, slice(rank, None, count), batch_size=batch_size)
+
+    return _shared(right, len(examples), ranks)
 
 
-def _evaluate(
-    prepared: Prepared, examples: Sequence[Example], *, batch_size: int = 64, ranks: Ranks
-) -> Accuracy:
-    ordered = sorted(examples, key=lambda example: len(example.text))
+def _shared(right: Callable[[int, int], int], count: int, ranks: Ranks) -> Accuracy:
+    """The accuracy from the right answers of all ranks; what stops one of them stops all."""
+    return accuracy(ranks.total(lambda: right(ranks.rank, ranks.count)), count)
 
-    @torch.no_grad()
-    def right() -> int:
-        found = 0
-        for start in range(0, len(ordered), batch_size)[ranks.rank :: ranks.count]:
-            part = ordered[start : start + batch_size]
-            guesses = prepared.rows(prepared.prompts.batch(_texts(part))).argmax(-1).tolist()
-            found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
-        return found
 
-    return accuracy(ranks.total(right), len(ordered))
+@torch.no_grad()
+def _right(
+    prepared: Prepared, examples: Sequence[Example], batches: slice, *, batch_size: int = 64
+) -> int:
+    """The number of right answers in some of the batches."""
+    ordered, found = sorted(examples, key=lambda example: len(example.text)), 0
+    for start in range(0, len(ordered), batch_size)[batches]:
+        part = ordered[start : start + batch_size]
+        guesses = prepared.rows(prepared.prompts.batch(_texts(part))).argmax(-1).tolist()
+        found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
+    return found
 
 
 def _texts(examples: Sequence[Example]) -> list[str]:
@@ -145,9 +153,10 @@ def finetune(
     seed: int = 0,
     output: str | Path | None = None,
     save: bool = False,
-    seal_every: int = 100,
+    hash_every: int = 100,
     ranks: Ranks | None = None,
     progress: bool = True,
+    seal_every: int | None = None,
 ) -> Run:
     """Fine-tune a language model on a prompted task, by default from forward passes only.
 
@@ -183,8 +192,9 @@ def finetune(
         seed: of directions and batches.
         output: folder for the run's ledger, configuration and metrics; None to keep nothing.
         save: write the tuned weights to that folder, too, for ``from_pretrained``.
-        seal_every: steps between two hashes of the weights in the ledger.
+        hash_every: steps between two hashes of the weights in the ledger.
         ranks: the processes that share the run, :meth:`~zotutor.llm.Ranks.join`; None for one.
+        seal_every: deprecated name of ``hash_every``.
         progress: show a bar with loss, accuracy, tokens per second and the time left.
 
     Returns:
@@ -203,6 +213,9 @@ def finetune(
     References:
         Malladi et al. (2023), MeZO.
     """
+    if seal_every is not None:
+        warnings.warn("seal_every: renamed to hash_every", DeprecationWarning, stacklevel=2)
+        hash_every = seal_every
     options = Options.checked(
         steps=steps,
         lr=lr,
@@ -211,7 +224,7 @@ def finetune(
         length=length,
         evaluate_every=evaluate_every,
         dev=dev,
-        seal_every=seal_every,
+        hash_every=hash_every,
         seed=seed,
     )
     _check_method(method, model, output=output, save=save)
@@ -254,7 +267,7 @@ class Options:
     length: int | None
     evaluate_every: int | None
     dev: int | None
-    seal_every: int
+    hash_every: int
     seed: int
 
     @classmethod
@@ -347,6 +360,7 @@ class _Session:
             return Memory()
         fixed = {"task": task.name, "examples": examples_hash(task), **vars(self.options)}
         del fixed["seed"]  # is in the header
+        fixed["seal_every"] = fixed.pop("hash_every")  # its name in version 0.1, whose runs resume
         optimizer = self.stepper.optimizer
         header, about = header_of(self.model, optimizer), _about(self.device)
 
@@ -361,7 +375,7 @@ class _Session:
         for number in range(steps + 1):
             due = number in (0, steps) or (every is not None and number % every == 0)
             if due and number not in folder.evaluations:
-                found = _evaluate(self.prepared, self.evaluated, ranks=self.ranks)
+                found = _shared(self._right, len(self.evaluated), self.ranks)
                 folder.evaluated(number, found)
             if number == steps:
                 break
@@ -373,20 +387,23 @@ class _Session:
             bar.update()
         return losses
 
+    def _right(self, rank: int, count: int) -> int:
+        return _right(self.prepared, self.evaluated, slice(rank, None, count))
+
     def _step(self, number: int, folder: Memory) -> Step:
         """Take step ``number`` from the folder, or measure it, write it down and take it."""
         past = number < len(folder.past)
         if past:
             step = folder.past[number]
             with uninterrupted():
-                self.stepper.take(step)
+                self.stepper.take(step.coefficients, lr=step.lr)
         else:
             step = self._measured(number, folder)
-        seal = (number + 1) % self.options.seal_every == 0 or number + 1 == self.options.steps
-        compare = number + 1 == len(folder.past) if past else seal
+        due = (number + 1) % self.options.hash_every == 0 or number + 1 == self.options.steps
+        compare = number + 1 == len(folder.past) if past else due
         shared = compare and self.ranks.count > 1
         agreed = self.ranks.agreed_hash(self.model, number + 1) if shared else None
-        folder.taken(step, self.model, seal=seal, sha256=agreed)
+        folder.taken(step, self.model, hash_due=due, sha256=agreed)
         return step
 
     def _measured(self, number: int, folder: Memory) -> Step:
@@ -399,7 +416,7 @@ class _Session:
             step = Step(number, self.options.seed, found.loss, rate, found.coefficients)
             with uninterrupted():
                 folder.write(step)
-                self.stepper.take(step)
+                self.stepper.take(step.coefficients, lr=rate)
         self.tokens += tokens.numel()
         self.measuring += time.perf_counter() - since
         return step

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from zotutor.checks import check_integer
 
-from .rows import Kind, is_out_of_memory
+Kind = Literal["causal", "classifier"]
 
 TINY = Path(__file__).with_name("tiny")
 """The folder of the model that ships: an OPT of 0.66 million parameters, see its README.md."""
@@ -118,6 +118,13 @@ def _check_decoder(source: str, config: Any) -> None:
             'continue a prompt; take a causal language model, or load it with kind="classifier" '
             "(--kind classifier)"
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has too little memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .lm import Kind, is_out_of_memory
 from .prompts import PADDING, padded, token_ids, word_ids
-
-Kind = Literal["causal", "classifier"]
 
 
 class Layout(NamedTuple):
@@ -447,13 +446,6 @@ def coarsest(model: nn.Module, logits: torch.dtype) -> torch.dtype:
         dtypes.add(torch.get_autocast_dtype(device))
     usual = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     return max(dtypes.intersection(usual), key=lambda dtype: torch.finfo(dtype).eps)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the machine has too little memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 # ---- what a model can read ----------------------------------------------------------------------
