@@ -22,7 +22,8 @@ from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
-from .rows import Kind, Prepared, coarsest, prepare
+from .lm import Kind
+from .rows import Prepared, coarsest, prepare
 from .runs.files import examples_hash
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
@@ -271,7 +272,7 @@ class Options:
     seed: int
 
     @classmethod
-    def checked(cls, *, lr: float, schedule: Schedule, seed: int, **counts: int | None) -> Options:
+    def checked(cls, *, lr: float, schedule: Schedule, seed: int, **counts: Any) -> Options:
         """Options in their ranges.
 
         Raises:
@@ -286,7 +287,7 @@ class Options:
             raise ValueError(f"schedule: given {schedule!r}, expected one of {expected}")
         lr = check_real("lr", lr, low=0.0)
         seed = check_integer("seed", seed, low=0, high=1 << 64)
-        return cls(lr=lr, schedule=schedule, seed=seed, **counts)  # type: ignore[arg-type]
+        return cls(lr=lr, schedule=schedule, seed=seed, **counts)
 
     def rate(self, number: int) -> float:
         """The learning rate of a step."""
