@@ -55,7 +55,7 @@ from .probe import perturbed
 from .trajectories import trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, figures, llm, models
+    from . import datasets, exercises, experiments, figures, llm, models
 
 __version__ = "0.1.0"
 
@@ -83,6 +83,7 @@ __all__ = [
     "estimator_moments",
     "estimators",
     "exercises",
+    "experiments",
     "fidelity",
     "figures",
     "jacobian",
@@ -110,7 +111,7 @@ __all__ = [
     "zo_entk",
 ]
 
-_LAZY = ("datasets", "exercises", "figures", "llm", "models")
+_LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:
