@@ -47,7 +47,7 @@ def _described(value: Any) -> str:
         kind = "a tensor" if isinstance(value, Tensor) else "an array"
         return f"{kind} of shape {tuple(value.shape)} and dtype {value.dtype}{place}"
     text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_integer(name: str, value: int, *, low: int, high: int | None = None) -> int:
@@ -62,10 +62,13 @@ def check_integer(name: str, value: int, *, low: int, high: int | None = None) -
             raise TypeError
         number = operator.index(number)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: given {_described(value)}, expected an int") from None
+        kind = type(value).__name__
+        raise TypeError(
+            f"{name}: given {_described(value)} of type {kind}, expected an int"
+        ) from None
     if number < low or (high is not None and number >= high):
         top = "" if high is None else f" and below {high}"
-        raise ValueError(f"{name}: given {number}, expected an int of at least {low}{top}")
+        raise ValueError(f"{name}: given {number}, expected at least {low}{top}")
     return int(number)
 
 
@@ -192,7 +195,9 @@ def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None
     """
     integers = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.is_meta)
     if not integers or y.dtype == torch.bool:
-        given = f"{y.dtype} on {y.device}" if isinstance(y, Tensor) else type(y).__name__
+        given = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
+        if isinstance(y, Tensor) and y.is_meta:
+            given += " without values (on meta)"
         raise TypeError(f"{name}: given {given}, expected a tensor of integer labels (int64)")
     if y.shape != (count,):
         raise ValueError(

@@ -116,7 +116,8 @@ def _identity(value: Any, depth: int) -> Hashable:
     inner = getattr(value, "__func__", value)
     code = getattr(inner, "__code__", None)
     if code is None:
-        return type(value)
+        kind: Hashable = type(value)
+        return kind
     held = [cell.cell_contents for cell in inner.__closure__ or () if _is_filled(cell)]
     held += [*(inner.__defaults__ or ()), getattr(value, "__self__", None)]
     return code, tuple(_identity(one, depth - 1) for one in held)
