@@ -100,7 +100,12 @@ class ZOSGD(Optimizer):
         """Add a group, after checking its lr, momentum and weight_decay."""
         options = self.defaults | param_group
         check_real("lr", options["lr"], low=0.0)
-        check_real("weight_decay", options["weight_decay"], low=0.0)
+        decay = check_real("weight_decay", options["weight_decay"], low=0.0)
+        if max(1.0, options["lr"]) * decay > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"weight_decay: given {decay}, more than float32 holds; give less than 1 / lr, "
+                "beyond which weights grow"
+            )
         if not 0.0 <= check_real("momentum", options["momentum"], low=0.0) < 1.0:
             raise ValueError(
                 f"momentum: given {options['momentum']}, expected in [0, 1); give one below 1"

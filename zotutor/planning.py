@@ -389,6 +389,9 @@ def plan(
             "model: its kernel block is 0 here, so that a relative error means nothing; choose "
             "x_o and x_u that share parameters, or use estimate_kernel_error"
         )
-    P = max(1, math.ceil(variance / kernel / error**2 - 1e-9))
+    needed = variance / kernel / error / error
+    if needed > 2**63:
+        raise ValueError(f"error: given {error}, too small to be reached; give one nearer to 1")
+    P = max(1, math.ceil(needed - 1e-9))
     errors = {p: math.sqrt(variance / kernel / p) for p in (1, 8, 64)}
     return Plan(kernel / norms, P, errors, P, 2 * P, target)

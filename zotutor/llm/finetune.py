@@ -192,7 +192,7 @@ def finetune(
         warnings.warn("seal_every: renamed to hash_every", DeprecationWarning, stacklevel=2)
         hash_every = seal_every
     steps, batch_size, hash_every = (
-        check_integer(name, count, low=1)
+        check_integer(name, count, low=1, high=1 << 63)
         for name, count in (
             ("steps", steps),
             ("batch_size", batch_size),
@@ -200,7 +200,7 @@ def finetune(
         )
     )
     length, evaluate_every, dev = (
-        None if value is None else check_integer(name, value, low=1)
+        None if value is None else check_integer(name, value, low=1, high=1 << 63)
         for name, value in (("length", length), ("evaluate_every", evaluate_every), ("dev", dev))
     )
     lr, seed = check_real("lr", lr, low=0.0), check_integer("seed", seed, low=0, high=1 << 64)

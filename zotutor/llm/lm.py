@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zotutor.checks import check_integer
+from zotutor.checks import check_integer, check_path
 
 Kind = Literal["causal", "classifier"]
 
@@ -148,7 +148,7 @@ def quiet(library: Any, *, local: bool) -> Iterator[None]:
 
 def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
-    folder = TINY if name_or_folder == "tiny" else Path(name_or_folder).expanduser()
+    folder = TINY if name_or_folder == "tiny" else check_path("model", name_or_folder)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
@@ -219,7 +219,10 @@ class Rows(nn.Module):
 
 def truncation(length: int | None) -> dict[str, Any]:
     """What a tokenizer is told, to cut texts to ``length`` tokens; nothing for None."""
-    return {} if length is None else {"truncation": True, "max_length": length}
+    if length is None:
+        return {}
+    length = check_integer("length", length, low=1, high=1 << 31)
+    return {"truncation": True, "max_length": length}
 
 
 def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -> Tensor:

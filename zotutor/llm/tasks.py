@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zotutor.checks import check_integer
+from zotutor.checks import check_integer, check_path
 from zotutor.streams import Stream, uniforms
 
 from . import reviews
@@ -133,7 +133,7 @@ def task(
         raise ValueError(f"name: given {name!r}, expected one of {', '.join(FORMATS)}")
     form = FORMATS[name]
     if folder is not None:
-        folder = Path(folder).expanduser()
+        folder = check_path("data", folder)
         train = _read(_file(folder, ("train",)), form)
         dev = _read(_file(folder, ("dev", "validation", "val")), form)
     elif name == "reviews":
@@ -207,7 +207,7 @@ def _json_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, Mapping[
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, row {number}: is not JSON ({error})") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}, row {number}: expected a JSON object, one a line")
