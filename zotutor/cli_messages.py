@@ -25,14 +25,14 @@ def say(text: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         # a name of a file may hold what the terminal cannot show
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not out yet
 
 
 def warn(text: str) -> None:
     """Print a line on standard error, and go on."""
-    print(f"zotutor: {text}", file=sys.stderr)
+    typer.echo(f"zotutor: {text}", err=True)
 
 
 @contextmanager
@@ -74,7 +74,9 @@ def reported(context: typer.Context, *, resumable: bool = False) -> Iterator[Non
 def in_words_of_a_shell(text: str, options: Iterable[str]) -> str:
     """A message that names arguments of Python, with the options of a command in their place.
 
-    >>> in_words_of_a_shell("batch_size: given 0, expected 1; give length=8", ["batch_size", "length"])
+    >>> in_words_of_a_shell(
+    ...     "batch_size: given 0, expected 1; give length=8", ["batch_size", "length"]
+    ... )
     '--batch-size: given 0, expected 1; give --length 8'
     """
     known = {name: name for name in options}

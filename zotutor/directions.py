@@ -509,8 +509,8 @@ def from_name(text: str) -> Directions:
     except ValueError as error:
         raise ValueError(f"directions: given {text[:40]!r}; {error}") from None
     raise ValueError(
-        f"directions: given {text[:40]!r}, expected one of {', '.join(_BY_NAME)}, or sparse:DENSITY or "
-        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
+        f"directions: given {text[:40]!r}, expected one of {', '.join(_BY_NAME)}, or "
+        "sparse:DENSITY or lowrank:RANK, as in sparse:0.1 and lowrank:4"
     )
 
 

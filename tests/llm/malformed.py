@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,16 @@ OTHERS: dict[str, Callable[[Path], None]] = {
     "missing": instead(lambda path: None),
     "device": instead(lambda path: path.symlink_to("/dev/full")),
 }
+
+
+def with_header(text: bytes) -> bytes:
+    """A ledger without records whose checksum is right, whatever its header."""
+    whole = struct.pack("<8sII", b"zoledger", 1, len(text)) + text
+    return whole + blake2b(whole, digest_size=8).digest()
+
+
+def forged(ledger: bytes, key: str, value: Any) -> bytes:
+    """A ledger with another entry in its header, and right checksums, without its records."""
+    (length,) = struct.unpack_from("<I", ledger, 12)
+    header = json.loads(ledger[16 : 16 + length]) | {key: value}
+    return with_header(json.dumps(header).encode())

@@ -189,9 +189,9 @@ def test_help_says_exit_codes_and_an_example_that_runs(tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"model": "./no-such-model"}, "no such folder; check the path"),
-        ({"model": "facebook/opt-125m"}, "revision: given None for the hub model"),
-        ({"task": "sst3"}, "name: given 'sst3', expected one of reviews, sst2"),
-        ({"data": None}, "revision: given None for the data set"),
+        ({"model": "facebook/opt-125m"}, "--revision: given None for the hub model"),
+        ({"task": "sst3"}, "--task: given 'sst3', expected one of reviews, sst2"),
+        ({"data": None}, "--data-revision: given None for the data set"),
         ({"data": "/no/such/folder"}, "holds none of train.tsv"),
         ({"directions": "cauchy"}, "directions: given 'cauchy', expected one of rademacher"),
         ({"device": "abacus"}, "device: given 'abacus', which is not there"),
@@ -201,12 +201,12 @@ def test_help_says_exit_codes_and_an_example_that_runs(tmp_path: Path) -> None:
         ({"P": 0}, "P: given 0, expected at least 1"),
         ({"eps": 1e-9}, "eps: given 1e-09, too small for torch.float32"),
         ({"momentum": 1.0}, r"momentum: given 1.0, expected in \[0, 1\)"),
-        ({"batch_size": 0}, "batch_size: given 0"),
+        ({"batch_size": 0}, "--batch-size: given 0"),
         ({"shots": 2}, "shots: given 2, but label 0 has 1 training examples"),
         ({"seed": -1}, "seed: given -1"),
         ({"seed": 1 << 64, "kind": "classifier"}, "seed: given 18446744073709551616, expected"),
         ({"dev": 0}, "dev: given 0"),
-        ({"evaluate_every": 0}, "evaluate_every: given 0"),
+        ({"evaluate_every": 0}, "--evaluate-every: given 0"),
         ({"length": 0}, "length: given 0"),
     ],
     ids=str,
@@ -374,7 +374,7 @@ def test_what_a_folder_is_saved_beside_stays(
     refused(zotutor(*replay, tmp_path / "other"), 1, "other.part is there already")
     refused(zotutor(*replay, tmp_path / "other.part"), 1, "is there already; choose a new folder")
     below = tmp_path / "run" / "config.json" / "x"
-    refused(zotutor(*replay, below), 1, "cannot be written, since .*config.json is a file")
+    refused(zotutor(*replay, below), 1, "x cannot be made .*; choose another folder")
     refused(zotutor(*replay, "."), 1, "is there already; choose a new folder")
 
 
@@ -424,7 +424,7 @@ def test_a_prompt_longer_than_the_model_reads_leaves_no_folder(
 ) -> None:
     text = TRAIN.replace("bright", "bright " * 40)
     (data / "dev.tsv").write_text(text, encoding="utf-8")
-    says = "a prompt has 46 tokens, and this model reads 32; give length=32"
+    says = "a prompt has 46 tokens, and this model reads 32; give --length 32"
     refused(zotutor("finetune", *arguments()), 1, says)
     assert not (tmp_path / "run").exists()
     given = ["--model", model, "--task", "sst2", "--data", data]
