@@ -17,12 +17,12 @@ from .cli_messages import reported, say, warn
 from .cli_options import Dtype, Kind, Schedule, Split
 from .directions import from_name
 from .llm import lm, tasks
-from .llm.finetune import check_width, rows
 from .llm.finetune import finetune as run_finetune
+from .llm.rows import prepare
 from .llm.runs import files, ledger
 from .llm.runs.disk import make_folder, remove_empty
 from .llm.runs.ranks import Ranks
-from .llm.runs.replay import ledger_in
+from .llm.runs.replay import check_header, ledger_in
 from .llm.runs.replay import replay as run_replay
 from .llm.runs.weights import save_pretrained
 from .planning import plan as make_plan
@@ -113,7 +113,8 @@ def finetune(
         reported(context, resumable=True),
         Ranks.join(split=split.value, timeout=timeout, device=device) as ranks,
     ):
-        given |= {"schedule": schedule.value, "directions": from_name(directions), "ranks": ranks}
+        given |= {"schedule": schedule.value, "kind": kind.value, "ranks": ranks}
+        given["directions"] = from_name(directions)
         task_ = _task(task, data, shots, seed, data_revision)
         labels = len(task_.words)
         model_, tokenizer = _model(model, dtype, ranks.device, kind, labels, revision, seed)
@@ -155,16 +156,15 @@ def plan(
         check_integer("inputs", inputs, low=1)
         family, task_ = from_name(directions), _task(task, data, None, seed, data_revision)
         model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
-        scored = rows(model_, tokenizer, task_.words)
         observed, updated = task_.dev[:inputs], task_.train[:inputs]
-        x_o, x_u = (
-            lm.encode(tokenizer, [e.text for e in part], length=length).to(device)
-            for part in (observed, updated)
+        texts = [example.text for example in (*observed, *updated)]
+        scored, prompts, *_ = prepare(
+            model_, tokenizer, task_.words, texts, length=length, kind=kind.value
         )
-        check_width(model_, max(x_o.shape[1], x_u.shape[1]))
+        x_o, x_u = prompts.batch(texts[: len(observed)]), prompts.batch(texts[len(observed) :])
         y_u = None if kernel else torch.tensor([e.label for e in updated], device=device)
-        asked: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
-        say(str(make_plan(scored, x_o, x_u, y_u, directions=family, **asked)))
+        given: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
+        say(str(make_plan(scored, x_o, x_u, y_u, directions=family, **given)))
 
 
 @app.command(short_help="The tuned weights again, from the base model and a ledger.")
@@ -188,9 +188,10 @@ def replay(
     with reported(context):
         place = ledger_in(run)
         header = ledger.read(place).header
+        check_header(header, place)
         target = None if save is None else _new_folder(save)
         stored = dtype or _recorded(header["dtype"])
-        seed = int(header["seed"])
+        seed = header["seed"]
         model_, tokenizer = _model(model, stored, device, kind, labels, revision, seed)
         found = run_replay(place, model_, steps=steps)
         if target is not None:

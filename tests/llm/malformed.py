@@ -72,7 +72,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
     "finetune": {
         **MODEL,
         **DATA,
-        "steps": [s for s in INTEGERS if s != HUGE],
+        "steps": [s for s in INTEGERS if s != HUGE],  # no room on any disk
         "lr": REALS,
         "output": PATHS,
         "seed": INTEGERS,
@@ -96,7 +96,7 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
         "error": REALS,
         "inputs": INTEGERS,
         "directions": FAMILIES,
-        "samples": INTEGERS,
+        "samples": [s for s in INTEGERS if s != HUGE],  # work without end, as ordered
         "seed": INTEGERS,
     },
     "replay": {**MODEL, "RUN": PATHS, "save": PATHS, "steps": INTEGERS, "labels": INTEGERS},

@@ -20,10 +20,11 @@ def mean_slope(stepper: ZerothOrder, batches: Batches) -> float:
 
     No weight changes. Its square estimates the squared norm of the gradient of a batch's loss.
     """
-    P = stepper.optimizer.P
-    found: list[float] = []
-    for number in range(max(2, -(-PROBES // P))):
-        found += stepper.measure(*batches(number)).coefficients
+    optimizer, found = stepper.optimizer, list[float]()
+    device = optimizer.param_groups[0]["params"][0].device
+    for number in range(max(2, -(-PROBES // optimizer.P))):
+        tokens, labels = batches(number)
+        found += stepper.measure(tokens.to(device), labels.to(device)).coefficients
     return math.sqrt(sum(g * g for g in found) / len(found))
 
 
