@@ -156,6 +156,52 @@ def test_a_plan_says_how_many(model: Path, data: Path, kernel: list[str]) -> Non
     assert ("the kernel" in done.stdout) == bool(kernel)
 
 
+@pytest.mark.parametrize("P", [1, 4])
+def test_without_a_learning_rate_it_says_what_suits_the_model(
+    P: int, arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """With what it suggests, a step moves each weight by a thousandth, as it says."""
+    given = arguments(lr=None, P=P)
+    done = zotutor("finetune", *given)
+    refused(
+        done, 1, "--lr: not given; this model's projected gradients are about .* --lr .* or less"
+    )
+    assert not (tmp_path / "run").exists()
+    slope, lr = (
+        float(n) for n in re.findall(r"about (\S+) .*with --lr (\S+) a step", done.stderr)[0]
+    )
+    assert lr * slope / P**0.5 == pytest.approx(1e-3, rel=0.5)  # one digit of lr, two of the slope
+    assert zotutor("finetune", *arguments(lr=lr, P=P)).exit_code == 0
+    moved = [abs(sum(step.coefficients)) for step in read(tmp_path / "run" / "ledger.bin").steps]
+    root = (sum(g * g for g in moved) / len(moved)) ** 0.5
+    assert 1e-4 < lr / P * root < 1e-2
+
+
+def test_the_name_of_an_option_in_0_1_still_works(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    done = zotutor("finetune", *arguments(seal_every=2))
+    assert done.exit_code == 0
+    assert (
+        done.stderr == "zotutor: --seal-every is now --hash-every, and goes in the next version\n"
+    )
+    assert [e.number for e in read(tmp_path / "run" / "ledger.bin").hashes] == [2, 4, 5]
+    assert "--seal-every" not in zotutor("finetune", "--help").stdout
+    found = json.loads(zotutor("info", tmp_path / "run", "--json").stdout)
+    assert found["sealed_at"] == found["hashed_at"] == 5
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9 \u2603", "100 % {x} \\n"])
+def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(
+    arguments: Callable[..., list[str]], tmp_path: Path, name: str
+) -> None:
+    command = [sys.executable, "-m", "zotutor", "finetune", *arguments(output=tmp_path / name)]
+    environment = os.environ | PLAIN | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"weights: SHA-256" in done.stdout
+
+
 @pytest.mark.parametrize("command", ["finetune", "plan", "replay", "info"])
 def test_help_says_what_each_option_is(command: str) -> None:
     shown = zotutor(command, "--help")

@@ -150,7 +150,7 @@ def test_a_command_line_succeeds_or_is_refused_in_one_line(
         if wrong:
             found.append(f"{value[:60]!r}: {wrong}")
         for path in work.iterdir():
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in [top / "tree" / name for name in ("closed", "nothing")]:
             if path.exists() and not path.is_symlink() and value.endswith(path.name):
                 shutil.rmtree(path)

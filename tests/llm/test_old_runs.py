@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_the_name_of_an_option_in_0_1_still_works(folder: Path) -> None:
     with pytest.warns(DeprecationWarning, match="seals: renamed to hashes"):
         assert read(folder / "ledger.bin").seals == read(folder / "ledger.bin").hashes
     with pytest.warns(DeprecationWarning, match="Seal: renamed to WeightsHash"):
-        from zotutor.llm.ledger import Seal
+        Seal = import_module("zotutor.llm.ledger").Seal
     assert Seal is llm.ledger.WeightsHash
 
 

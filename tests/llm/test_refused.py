@@ -122,7 +122,7 @@ def test_an_evaluation_refuses(
     before = snapshot(tmp_path / "work")
     with monkeypatch.context() as patch:
         # by way of the function, whose name hides that of its module
-        patch.setitem(finetune.__globals__, "evaluate", raises(ValueError("no")))
+        patch.setitem(finetune.__globals__, "_right", raises(ValueError("no")))
         with pytest.raises(ValueError, match="no"):
             run(place)
     assert snapshot(tmp_path / "work") == before

@@ -220,7 +220,7 @@ def finetune(
         hash_every = seal_every
     options = Options.checked(
         steps=steps,
-        lr=0.0 if lr is None and method == "zo" else lr,
+        lr=_without(lr, method),
         schedule=schedule,
         batch_size=batch_size,
         length=length,
@@ -258,6 +258,13 @@ def finetune(
     seconds = time.perf_counter() - begun
     first, last = evaluations[0][1], evaluations[-1][1]
     return Run(first, last, losses, evaluations, seconds, session.tokens, prepared.about)
+
+
+def _without(lr: float | None, method: str) -> float:
+    """A learning rate; a stand-in for none where what suits the model will be measured."""
+    if lr is None and method == "zo":
+        return 0.0
+    return check_real("lr", lr, low=0.0)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def evaluation_line(number: int, accuracy: Accuracy) -> str:
 
 def evaluation(entry: Mapping[str, Any]) -> Accuracy | None:
     """The accuracy that a line of metrics holds; None for another line, or one that was damaged."""
-    shares = [entry.get(name) for name in ("low", "accuracy", "high")]
+    shares: list[Any] = [entry.get(name) for name in ("low", "accuracy", "high")]
     examples = entry.get("examples")
     if type(examples) is not int or examples < 1 or not all(type(s) is float for s in shares):
         return None
