@@ -172,9 +172,6 @@ def test_without_a_learning_rate_it_says_what_suits_the_model(
     )
     assert lr * slope / P**0.5 == pytest.approx(1e-3, rel=0.5)  # one digit of lr, two of the slope
     assert zotutor("finetune", *arguments(lr=lr, P=P)).exit_code == 0
-    moved = [abs(sum(step.coefficients)) for step in read(tmp_path / "run" / "ledger.bin").steps]
-    root = (sum(g * g for g in moved) / len(moved)) ** 0.5
-    assert 1e-4 < lr / P * root < 1e-2
 
 
 def test_the_name_of_an_option_in_0_1_still_works(
