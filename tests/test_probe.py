@@ -437,10 +437,6 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-ROUNDED = {"attention with other widths", "transformer", "GRU"}
-"""What torch computes by other steps, hence with other roundings, while it is watched."""
-
-
 def columns(
     family: Directions, tensors: list[Tensor], *, seed: int, step: int, p: int = 0
 ) -> list[Tensor]:
@@ -499,8 +495,10 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     move(copied, columns(zo.Rademacher(), tensors, seed=3, step=5, p=2), c)
     with torch.no_grad():
         moved = float(closure())
-    assert probed != plain
-    assert probed == (pytest.approx(moved, rel=1e-6) if name in ROUNDED else moved)
+    assert abs(probed - plain) > 1e-4 * abs(plain)  # many times the tolerance below
+    # In other memory and under a mode torch may choose another kernel, so the last digits may differ;
+    # that what is handed out is theta + c u to the bit is the next test.
+    assert probed == pytest.approx(moved, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
