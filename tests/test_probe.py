@@ -496,7 +496,7 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     with torch.no_grad():
         moved = float(closure())
     assert abs(probed - plain) > 1e-4 * abs(plain)  # many times the tolerance below
-    # In other memory and under a mode torch may choose another kernel, so the last digits may differ;
+    # In other memory, or under a mode, torch may choose another kernel: the last digits may differ;
     # that what is handed out is theta + c u to the bit is the next test.
     assert probed == pytest.approx(moved, rel=1e-5, abs=1e-6)
 
