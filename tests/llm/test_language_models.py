@@ -217,7 +217,7 @@ def test_first_order_beside_it(folder: Path, method: Method) -> None:
 
 @pytest.mark.statistical
 def test_a_classifier_is_fine_tuned_as_well(encoder: Path) -> None:
-    """Two of at most six seeds; of eight tried seven do, so that this fails on one machine in 5,000."""
+    """Two of at most six seeds; of eight tried seven do: it fails on one machine in 5,000."""
 
     def learns(seed: int) -> bool:
         model, tokenizer = lm.load(encoder, kind="classifier")
