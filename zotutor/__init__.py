@@ -21,6 +21,7 @@ from . import (
     planning,
     streams,
 )
+from .closure import NonFiniteLossError
 from .concentration import (
     dynamics_error_law,
     estimator_moments,
@@ -50,13 +51,13 @@ from .planning import (
     estimate_moments,
     plan,
 )
-from .probe import NonFiniteLossError, probe
+from .probe import perturbed
 from .trajectories import trajectory
 
 if TYPE_CHECKING:
     from . import datasets, exercises, experiments, figures, llm, models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ZOSGD",
@@ -98,9 +99,9 @@ __all__ = [
     "one_step",
     "optim",
     "perturbations_needed",
+    "perturbed",
     "plan",
     "planning",
-    "probe",
     "relative_frobenius",
     "spectral_wasserstein",
     "streams",
