@@ -77,7 +77,7 @@ def test_a_row_is_named_by_the_line_it_begins_in(tmp_path: Path) -> None:
 
 def test_glue_is_read_as_it_is(tmp_path: Path) -> None:
     lines = ["index\tsentence1\tsentence2\tlabel"]
-    lines += ['0\t"We are," he said.\tHe said "no".\tentailment', "1\ta\tb\tnot_entailment", "", ""]
+    lines += ['0\t"We are," he said.\tHe said "no".\tentailment', "1\ta\tb\tnot_entailment", ""]
     for name in ("train.tsv", "dev.tsv"):
         table(tmp_path / name, "\n".join(lines))
     first, second = task("rte", tmp_path).train
@@ -148,7 +148,7 @@ def test_rows_of_json_that_are_no_examples(tmp_path: Path, line: str, says: str)
         ("sentence\tlabel\tsentence\na\t1\tb\n", "row 1: has several columns sentence; rename"),
         ('"sentence"\t"label"\n"a\tb"\t1\tc\n', "row 2: has 3 cells, expected 2"),
         ('sentence\tlabel\n"a\n"b"\t1\n', "row 2: has 1 cells, expected 2"),
-        ("sentence\tlabel\na\t1\n\nb\t1\n", "row 3: has 1 cells, expected 2"),
+        ("sentence\tlabel\na\t1\n\nb\t1\n", "row 3: has 0 cells, expected 2"),
         ('sentence\tlabel\n""\t1\n', "row 2: its sentence is empty"),
         ("sentence\tlabel\na\tnan\n", "row 2: has label 'nan'"),
         ("sentence\tlabel\na\t1.5\n", "row 2: has label '1.5'"),

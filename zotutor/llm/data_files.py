@@ -35,14 +35,15 @@ def read_rows(path: Path) -> Iterator[Row]:
         ) from None
     # newlines only: splitlines() would cut a text at a form feed, or at U+2028, which JSON allows
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    text = text.rstrip("\n")
+    text = text.removesuffix("\n")
     if not text:
         return iter(())
     return _json_rows(path, text) if path.suffix == ".jsonl" else _tsv_rows(path, text)
 
 
 def _tsv_rows(path: Path, text: str) -> Iterator[Row]:
-    plain = [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1)]
+    lines = enumerate(text.split("\n"), start=1)
+    plain = [(number, line.split("\t") if line else []) for number, line in lines]
     quoted = _quoted_rows(text) if '"' in text else None
     rows = plain
     if quoted is not None and (_same_width(quoted) or not _same_width(plain)):
@@ -80,7 +81,7 @@ def _quoted_rows(text: str) -> list[tuple[int, list[str]]] | None:
         place = found.end()
         if end == "\t":
             continue
-        rows.append((first, cells))
+        rows.append((first, cells if cells != [""] else []))
         if not end:
             return rows
         cells, first = [], line
