@@ -54,7 +54,7 @@ from .probe import NonFiniteLossError, probe
 from .trajectories import trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, figures, llm, models
+    from . import datasets, exercises, experiments, figures, llm, models
 
 __version__ = "0.1.0"
 
@@ -82,6 +82,7 @@ __all__ = [
     "estimator_moments",
     "estimators",
     "exercises",
+    "experiments",
     "fidelity",
     "figures",
     "jacobian",
@@ -109,7 +110,7 @@ __all__ = [
     "zo_entk",
 ]
 
-_LAZY = ("datasets", "exercises", "figures", "llm", "models")
+_LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:
