@@ -75,7 +75,7 @@ def closing() -> Any:
 
 
 def spelled(tokenizer: Any, words: Sequence[str], *prompts: str) -> list[str]:
-    return tokenizer.convert_ids_to_tokens(word_ids(tokenizer, words, prompts))  # type: ignore[no-any-return]
+    return tokenizer.convert_ids_to_tokens(word_ids(tokenizer, words, prompts))
 
 
 def test_the_word_after_a_newline_has_no_space() -> None:
