@@ -295,7 +295,7 @@ def test_tasks_from_a_folder(tmp_path: Path) -> None:
     other = tmp_path / "boolq"
     other.mkdir()
     given = tasks.task("boolq", write(other, json.dumps(row) + "\n", ending="jsonl"))
-    assert given.dev[0] == tasks.Example("Snow is white. is snow white?\n", 1)
+    assert given.dev[0] == tasks.Example("Snow is white. Is snow white?\n", 1)
     assert given.words == ("No", "Yes")
 
 
