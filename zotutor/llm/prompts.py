@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zotutor.checks import check_integer
-
 PADDING = -1
 """Marks a place in a batch that holds no token.
 
@@ -61,10 +59,13 @@ def token_ids(
     """
     if not texts or any(not text.strip() for text in texts):
         raise ValueError("texts: given none or an empty one, expected at least one with words")
-    options: dict[str, Any] = {}
-    if length is not None:
-        length = check_integer("length", length, low=1, high=1 << 31)
-        options = {"truncation": True, "max_length": length}
+    options = {} if length is None else {"truncation": True, "max_length": length}
+    special = tokenizer.num_special_tokens_to_add()
+    if length is not None and not special < length < 1 << 31:
+        raise ValueError(
+            f"length: given {length}, expected more than the {special} special tokens that this "
+            "tokenizer puts around a text, and less than 2^31"
+        )
     with _truncating(tokenizer, left=causal):
         found = tokenizer(list(texts), return_attention_mask=True, **options)
     # the mask leaves out what a tokenizer pads with although it was not told to
@@ -75,10 +76,8 @@ def token_ids(
     if causal and (closing := _closing(tokenizer)):
         rows = [ids[:-closing] for ids in rows]
     if not all(rows):
-        special = tokenizer.num_special_tokens_to_add()
         raise ValueError(
-            f"length: given {length}, which leaves no token of a text besides the {special} "
-            "special ones of this tokenizer; give a larger one"
+            f"texts: {texts[rows.index([])]!r} is no token at all for this tokenizer; remove it"
         )
     return rows
 
