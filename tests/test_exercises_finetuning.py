@@ -50,6 +50,6 @@ def test_a_wrong_answer_gets_a_hint(check: Callable[..., None], answer: Any, hin
 
 
 def test_the_size_of_a_record_is_the_ledgers() -> None:
-    from zotutor.llm.ledger import record_size
+    from zotutor.llm.runs.ledger import record_size
 
     assert [record_size(P) for P in (1, 8)] == [40 + 8 * P for P in (1, 8)]

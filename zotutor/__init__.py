@@ -10,38 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import (
-    concentration,
+    bounds,
     directions,
     dynamics,
     estimators,
     fidelity,
     jacobians,
     kernels,
+    laws,
     optim,
     planning,
+    similarity,
     streams,
+    tables,
 )
-from .concentration import (
-    dynamics_error_law,
-    estimator_moments,
-    jl_epsilon,
-    jl_min_perturbations,
-    kernel_error_bound,
-    kernel_error_law,
-    perturbations_needed,
-)
+from .bounds import jl_epsilon, jl_min_perturbations, kernel_error_bound
 from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
-from .dynamics import one_step
+from .dynamics import one_step, step_change
 from .estimators import estimate_gradient
 from .jacobians import jacobian, jvp, vjp
-from .kernels import (
-    alignment,
-    cka,
-    effective_rank,
-    entk,
-    relative_frobenius,
-    spectral_wasserstein,
-    zo_entk,
+from .kernels import entk, zo_entk, zo_entk_with_std
+from .laws import (
+    dynamics_error_law,
+    estimator_moments,
+    kernel_error_law,
+    perturbations_needed,
 )
 from .optim import ZOSGD
 from .planning import (
@@ -51,7 +44,14 @@ from .planning import (
     plan,
 )
 from .probe import NonFiniteLossError, probe
-from .trajectories import trajectory
+from .similarity import (
+    alignment,
+    cka,
+    effective_rank,
+    relative_frobenius,
+    spectral_wasserstein,
+)
+from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
     from . import datasets, exercises, figures, llm, models
@@ -67,9 +67,10 @@ __all__ = [
     "Sparse",
     "Sphere",
     "alignment",
+    "bounds",
     "cka",
-    "concentration",
     "datasets",
+    "deviation_grid",
     "directions",
     "dynamics",
     "dynamics_error_law",
@@ -92,6 +93,7 @@ __all__ = [
     "kernel_error_bound",
     "kernel_error_law",
     "kernels",
+    "laws",
     "llm",
     "models",
     "one_step",
@@ -101,12 +103,16 @@ __all__ = [
     "planning",
     "probe",
     "relative_frobenius",
+    "similarity",
     "spectral_wasserstein",
+    "step_change",
     "streams",
+    "tables",
     "trajectories",
     "trajectory",
     "vjp",
     "zo_entk",
+    "zo_entk_with_std",
 ]
 
 _LAZY = ("datasets", "exercises", "figures", "llm", "models")
@@ -114,7 +120,7 @@ _LAZY = ("datasets", "exercises", "figures", "llm", "models")
 
 def __getattr__(name: str) -> Any:
     """Import a module outside of the core where it is first used."""
-    if name in _LAZY:
+    if name in _LAZY or name == "concentration":  # which has moved to bounds and laws
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -6,7 +6,10 @@ Every message says what was given, what was expected, and what to do.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +48,25 @@ def check_real(name: str, value: float, *, low: float, open_low: bool = False) -
         relation = "above" if open_low else "of at least"
         raise ValueError(f"{name}: given {number}, expected a finite number {relation} {low}")
     return number
+
+
+def check_path(name: str, path: str | os.PathLike[str]) -> Path:
+    """``path`` with ``~`` expanded, or a TypeError or ValueError that names it."""
+    try:
+        text: Any = os.fspath(path)
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError):
+        text = None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise (TypeError if not isinstance(path, (str, os.PathLike)) else ValueError)(
+            f"{name}: given {path!r}, expected a path that a file can have; give its name"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: given {text!r}, and this machine knows no such home; write the path in full"
+        ) from None
 
 
 def check_eps(eps: float, tensors: Iterable[Tensor]) -> float:

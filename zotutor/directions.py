@@ -480,3 +480,57 @@ def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
     for k in range(1, A.shape[-1]):
         total += A[..., k] * B[..., k]
     return total
+
+
+_BY_NAME: dict[str, type[Directions]] = {
+    "rademacher": Rademacher,
+    "gaussian": Gaussian,
+    "sphere": Sphere,
+}
+
+
+def from_name(text: str) -> Directions:
+    """The family of directions with this name: rademacher, gaussian, sphere, sparse:0.1, lowrank:4.
+
+    Raises:
+        ValueError: for another name, or a parameter that is not a number in its range.
+
+    >>> from_name("lowrank:4")
+    LowRank(rank=4)
+    """
+    name, _, number = text.partition(":")
+    try:
+        if name in _BY_NAME and not number:
+            return _BY_NAME[name]()
+        if name == "sparse":
+            return Sparse(float(number))
+        if name == "lowrank":
+            return LowRank(int(number))
+    except ValueError as error:
+        raise ValueError(f"directions: given {text!r}; {error}") from None
+    raise ValueError(
+        f"directions: given {text!r}, expected one of {', '.join(_BY_NAME)}, or sparse:DENSITY or "
+        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
+    )
+
+
+def name_of(directions: Directions) -> str:
+    """The name that :func:`from_name` reads.
+
+    Raises:
+        TypeError: for a family that this module does not define, which has no name.
+
+    >>> name_of(Sparse(0.1))
+    'sparse:0.1'
+    """
+    if type(directions) is Sparse:
+        return f"sparse:{directions.density!r}"
+    if type(directions) is LowRank:
+        return f"lowrank:{directions.rank}"
+    for name, kind in _BY_NAME.items():
+        if type(directions) is kind:
+            return name
+    raise TypeError(
+        f"directions: given {directions!r}, expected a family of zotutor.directions, which can be "
+        "named in a file; use one of those, or run without output="
+    )

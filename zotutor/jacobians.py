@@ -460,9 +460,7 @@ def hessian_product(params: Parameters, x: Tensor, y: Tensor) -> Callable[[Tenso
         z = _called(model, x.clone() if x.is_inference() else x.detach())
         loss = nn.functional.cross_entropy(z.to(at_least_float32(z.dtype)), y)
         found = torch.autograd.grad(loss, params.tensors, create_graph=True, allow_unused=True)
-    grads = [
-        (i, grad) for i, grad in enumerate(found) if grad is not None and grad.requires_grad
-    ]
+    grads = [(i, grad) for i, grad in enumerate(found) if grad is not None and grad.requires_grad]
     if _once_differentiable([grad for _, grad in grads]):
         raise ValueError(
             "model: it has no second derivative, since a function in it is once differentiable; "

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from zotutor.llm import Example, Task
-from zotutor.llm.files import save_pretrained
+from zotutor.llm.runs.weights import save_pretrained
 
 WORDS = "a an the film is was dull bright great terrible it It so very . good bad".split()
 

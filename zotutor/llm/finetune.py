@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,12 +20,13 @@ from zotutor.directions import Directions
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
-from .files import examples_hash
-from .ledger import Step
 from .lm import Rows, encode, word_ids
-from .parallel import Ranks
-from .replay import header_of
-from .runs import Folder, Memory, uninterrupted
+from .runs.files import examples_hash
+from .runs.folder import Folder, Memory
+from .runs.interrupts import uninterrupted
+from .runs.ledger import Step
+from .runs.ranks import Ranks
+from .runs.replay import header_of
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task, accuracy
 
@@ -131,9 +133,10 @@ def finetune(
     seed: int = 0,
     output: str | Path | None = None,
     save: bool = False,
-    seal_every: int = 100,
+    hash_every: int = 100,
     ranks: Ranks | None = None,
     progress: bool = True,
+    seal_every: int | None = None,
 ) -> Run:
     """Fine-tune a language model on a prompted task, by default from forward passes only.
 
@@ -166,8 +169,9 @@ def finetune(
         seed: of directions and batches.
         output: folder for the run's ledger, configuration and metrics; None to keep nothing.
         save: write the tuned weights to that folder, too, for ``from_pretrained``.
-        seal_every: steps between two hashes of the weights in the ledger.
+        hash_every: steps between two hashes of the weights in the ledger.
         ranks: the processes that share the run, :meth:`~zotutor.llm.Ranks.join`; None for one.
+        seal_every: deprecated name of ``hash_every``.
         progress: show a bar with loss, accuracy, tokens a second and the time left.
 
     Returns:
@@ -184,12 +188,15 @@ def finetune(
     References:
         Malladi et al. (2023), MeZO.
     """
-    steps, batch_size, seal_every = (
+    if seal_every is not None:
+        warnings.warn("seal_every: renamed to hash_every", DeprecationWarning, stacklevel=2)
+        hash_every = seal_every
+    steps, batch_size, hash_every = (
         check_integer(name, count, low=1)
         for name, count in (
             ("steps", steps),
             ("batch_size", batch_size),
-            ("seal_every", seal_every),
+            ("hash_every", hash_every),
         )
     )
     length, evaluate_every, dev = (
@@ -247,7 +254,7 @@ def finetune(
             "length": length,
             "evaluate_every": evaluate_every,
             "dev": dev,
-            "seal_every": seal_every,
+            "seal_every": hash_every,  # its name in version 0.1, whose runs resume
         }
         header, about = header_of(model, stepper.optimizer), _about(device)
 
@@ -269,7 +276,7 @@ def finetune(
             if number < len(folder.past):
                 step = folder.past[number]
                 with uninterrupted():
-                    stepper.take(step)
+                    stepper.take(step.coefficients, lr=step.lr)
             else:
                 since = time.perf_counter()
                 tokens, labels = batches(number)
@@ -279,13 +286,13 @@ def finetune(
                     step = Step(number, seed, measured.loss, rate, measured.coefficients)
                     with uninterrupted():
                         folder.write(step)
-                        stepper.take(step)
+                        stepper.take(step.coefficients, lr=rate)
                 seen += tokens.numel()
                 measuring += time.perf_counter() - since
-            seal = (number + 1) % seal_every == 0 or number + 1 == steps
-            compare = seal if number >= len(folder.past) else number + 1 == len(folder.past)
+            due = (number + 1) % hash_every == 0 or number + 1 == steps
+            compare = due if number >= len(folder.past) else number + 1 == len(folder.past)
             agreed = ranks.agreed_hash(model, number + 1) if compare and ranks.count > 1 else None
-            folder.taken(step, model, seal=seal, sha256=agreed)
+            folder.taken(step, model, hash_due=bool(due), sha256=agreed)
             losses.append(step.loss)
             latest = folder.evaluations[max(folder.evaluations)]
             speed = f", {seen / measuring:.0f} tokens/s" if seen else ""

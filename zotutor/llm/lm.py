@@ -106,7 +106,7 @@ def load(
     return model.to(device).eval(), tokenizer
 
 
-def no_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was no memory, of the device or of the machine."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
@@ -121,7 +121,7 @@ def _readable(what: str, kind: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
-        if no_memory(error):
+        if is_out_of_memory(error):
             raise
         advice = ", or give as many labels as its head has" if kind == "classifier" else ""
         raise ValueError(

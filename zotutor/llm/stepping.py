@@ -15,9 +15,7 @@ from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 from zotutor.streams import Stream, uniforms
 
-from .ledger import Step
 from .lm import Rows, truncation
-from .replay import take
 from .tasks import Example
 
 
@@ -78,8 +76,8 @@ class Stepper(Protocol):
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
         """What this batch says; no weight changes."""
 
-    def take(self, step: Step) -> None:
-        """Change the weights."""
+    def take(self, coefficients: Sequence[float], *, lr: float) -> None:
+        """Change the weights, by what was measured in this or an earlier session."""
 
 
 class ZerothOrder:
@@ -100,9 +98,10 @@ class ZerothOrder:
             return self.optimizer.measure_batched(losses, only=only)
         return self.optimizer.measure(lambda: losses(1)[0], only=only)
 
-    def take(self, step: Step) -> None:
-        """Replay the step: what was just measured goes the way that a ledger goes."""
-        take(self.optimizer, step)
+    def take(self, coefficients: Sequence[float], *, lr: float) -> None:
+        """Replay the step from its projected gradients, as a ledger is replayed."""
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.replay(coefficients)
 
 
 class FirstOrder:
@@ -131,7 +130,7 @@ class FirstOrder:
         loss.backward()
         return Projection((), float(loss.detach()))
 
-    def take(self, step: Step) -> None:
-        """One step of the optimizer."""
-        self._optimizer.param_groups[0]["lr"] = step.lr
+    def take(self, coefficients: Sequence[float], *, lr: float) -> None:  # noqa: ARG002
+        """One step of the optimizer; the gradient is where autograd put it."""
+        self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.step()

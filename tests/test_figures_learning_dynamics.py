@@ -1,4 +1,4 @@
-"""Each figure draws, from tensors and from arrays, and is closed."""
+"""Each figure of *Learning dynamics* draws, from tensors and from arrays, and is closed."""
 
 from __future__ import annotations
 
@@ -39,17 +39,6 @@ DRAWN: list[Callable[[], Figure]] = [
     lambda: zo.figures.class_map(
         values(4, 4).abs(), xlabel="x", ylabel="y", title="t", signed=False
     ),
-    lambda: zo.figures.kernel_blocks(
-        {
-            "one": {"K": values(4, 4), "P = 1": 2 * values(4, 4)},
-            "two": {"K": values(4, 4), "P": values(4, 4)},
-        }
-    ),
-    lambda: zo.figures.entries(values(4, 4), {"P = 1": values(4, 4)}),
-    lambda: zo.figures.entries(
-        values(4, 4), {"P = 1": values(4, 4)}, {"P = 1": values(4, 4).abs()}
-    ),
-    lambda: zo.figures.block_and_entries(values(4, 4), values(4, 4), title="t"),
 ]
 
 

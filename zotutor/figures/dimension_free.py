@@ -1,9 +1,9 @@
-"""Figures of the chapter *Dimension-free*: error and alignment side by side, and stable steps."""
+"""Figures of *Dimension-free*: error and alignment side by side, and stable steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,21 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-from torch import Tensor
 
-from .style import CYCLE, MARKERS, THEORY, figure
-
-__all__ = ["error_and_cause", "error_distributions", "stable_steps"]
-
-Values = np.ndarray | Tensor | Sequence[float]
-
-_DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-
-
-def _array(values: Values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=float)
+from .parts import (
+    Values,
+    array,
+)
+from .style import CYCLE, DASHES, MARKERS, THEORY, figure
 
 
 def _look(position: int) -> dict[str, Any]:
@@ -83,27 +74,27 @@ def error_and_cause(
         ticks: whether to label the horizontal axes at x instead of at powers of ten.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.9))
-    where = _array(x)
+    where = array(x)
     for position, (name, (mean, bar)) in enumerate(errors.items()):
         look = _look(position)
         left.errorbar(
-            where, _array(mean), _array(bar), linestyle="none", capsize=3, label=name, **look
+            where, array(mean), array(bar), linestyle="none", capsize=3, label=name, **look
         )
     for position, values in enumerate(laws.values()):
         label = "law" if position == 0 else None
-        left.plot(where, _array(values), color=THEORY, linestyle="--", linewidth=1.1, label=label)
+        left.plot(where, array(values), color=THEORY, linestyle="--", linewidth=1.1, label=label)
     taken: list[int] = []
     for position, (name, values) in enumerate(causes.items()):
         base = name.split(",")[0]
         same = [i for i, error in enumerate(errors) if base in error]
         chosen = same[0] if same else len(errors) + position
         again: dict[str, Any] = {"linestyle": (0, (1, 1)), "markerfacecolor": "white", "lw": 1.2}
-        extra = again if chosen in taken else {"linestyle": _DASHES[len(taken) % len(_DASHES)]}
+        extra = again if chosen in taken else {"linestyle": DASHES[len(taken) % len(DASHES)]}
         taken.append(chosen)
-        right.plot(where, _array(values), label=name, **_look(chosen), **extra)
+        right.plot(where, array(values), label=name, **_look(chosen), **extra)
     for position, (name, values) in enumerate((guides or {}).items()):
         dash = ("--", ":")[position % 2]
-        right.plot(where, _array(values), color=THEORY, linestyle=dash, linewidth=1.1, label=name)
+        right.plot(where, array(values), color=THEORY, linestyle=dash, linewidth=1.1, label=name)
     if cause_limits is not None:
         right.set_ylim(*cause_limits)
     for ax, label in ((left, ylabel), (right, cause)):
@@ -128,10 +119,10 @@ def error_distributions(samples: Mapping[str, Values], *, title: str) -> Figure:
     """
     fig, ax = plt.subplots()
     for position, (name, values) in enumerate(samples.items()):
-        errors = np.sort(_array(values))
+        errors = np.sort(array(values))
         share = (np.arange(len(errors)) + 1) / len(errors)
         color = _look(position)["color"]
-        ax.plot(errors, share, color=color, linestyle=_DASHES[position % len(_DASHES)], label=name)
+        ax.plot(errors, share, color=color, linestyle=DASHES[position % len(DASHES)], label=name)
     ax.set_xscale("log")
     ax.set_ylim(0, 1.02)
     ax.set_xlabel(r"relative error of $K_U$, $\|K_U - K\|_F / \|K\|_F$")
@@ -158,16 +149,16 @@ def stable_steps(
         worst: for each network the share that holds for all losses with the same top curvature.
     """
     fig, ax = plt.subplots(figsize=(6.4, 4.8))
-    counts = _array(P)
+    counts = array(P)
     for position, values in enumerate(predicted.values()):
         label = r"predicted from the spectrum" if position == 0 else None
-        ax.plot(counts, _array(values), color=THEORY, linestyle="--", linewidth=1.1, label=label)
+        ax.plot(counts, array(values), color=THEORY, linestyle="--", linewidth=1.1, label=label)
     for position, (name, (where, low, high)) in enumerate(measured.items()):
-        below, above = _array(low), _array(high)
+        below, above = array(low), array(high)
         middle = np.sqrt(below * above)
         aside = 1.1 ** (position - (len(measured) - 1) / 2)  # so that none hides another
         ax.errorbar(
-            _array(where) * aside,
+            array(where) * aside,
             middle,
             [middle - below, above - middle],
             linestyle="none",
@@ -176,8 +167,8 @@ def stable_steps(
             **_look(position),
         )
     for position, (name, values) in enumerate(worst.items()):
-        color, dash = _look(position)["color"], _DASHES[2 + position % 3]
-        ax.plot(counts, _array(values), color=color, linestyle=dash, lw=1.2, label=name)
+        color, dash = _look(position)["color"], DASHES[2 + position % 3]
+        ax.plot(counts, array(values), color=color, linestyle=dash, lw=1.2, label=name)
     ax.axhline(1.0, color="#666666", linewidth=0.8)
     ax.set_xscale("log")
     ax.set_yscale("log")

@@ -1,86 +1,18 @@
-"""Figures of the introduction and of *A gradient from two function values*."""
+"""Figures of *A gradient from two function values*."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from .style import CYCLE, FO, MARKERS, THEORY, ZO, figure
-
-Values = np.ndarray | Tensor | Sequence[float]
-
-_DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)))
-
-
-def _array(values: Values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=float)
-
-
-@figure
-def accuracy_while_fine_tuning(
-    steps: Values, accuracies: Mapping[str, Values], expected: Mapping[str, Values]
-) -> Figure:
-    """Test accuracy against ZO-SGD steps, one line a run.
-
-    Args:
-        steps: (M,), shared.
-        accuracies: a run's name and its accuracies (M,), between 0 and 1.
-        expected: the same for runs that do what a theory recommends; black and dashed.
-    """
-    fig, ax = plt.subplots()
-    for position, (name, values) in enumerate(accuracies.items()):
-        color, marker = ((CYCLE[2], "^"), (ZO, "s"))[position % 2]
-        ax.plot(_array(steps), 100 * _array(values), color=color, marker=marker, label=name)
-    for position, (name, values) in enumerate(expected.items()):
-        dash = _DASHES[position % len(_DASHES)]
-        ax.plot(
-            _array(steps), 100 * _array(values), color=THEORY, linestyle=dash, lw=1.5, label=name
-        )
-    ax.set_ylim(0, 100)
-    ax.set_xlabel("ZO-SGD steps")
-    ax.set_ylabel("test accuracy (%)")
-    ax.legend(fontsize=9, loc="lower right")
-    return fig
-
-
-@figure
-def opinions(image: Values, title: str, probs: Mapping[str, Values]) -> Figure:
-    """A picture, and the probability of each class that several networks give it.
-
-    Args:
-        image: (1, H, W) or (H, W).
-        title: what the picture is.
-        probs: a network's name and its probabilities (V,).
-    """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.6), width_ratios=[1, 2.6])
-    left.imshow(_array(image).squeeze(), cmap="gray_r", interpolation="nearest")
-    left.set_title(title)
-    left.set_xticks([])
-    left.set_yticks([])
-    left.grid(False)
-    left.spines[:].set_visible(True)
-    width = 0.8 / len(probs)
-    looks = ((FO, None), (ZO, "//"), (CYCLE[2], ".."))
-    for position, (name, values) in enumerate(probs.items()):
-        p = _array(values)
-        color, hatch = looks[position % len(looks)]
-        middle = np.arange(len(p)) + (position - (len(probs) - 1) / 2) * width
-        right.bar(
-            middle, 100 * p, width, color=color, hatch=hatch, edgecolor="white", lw=0, label=name
-        )
-    right.set_xticks(range(len(next(iter(probs.values())))))
-    right.grid(False, axis="x")
-    right.set_ylim(0, 100)
-    right.set_xlabel("class")
-    right.set_ylabel("probability (%)")
-    right.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
-    return fig
+from .parts import (
+    Values,
+    array,
+)
+from .style import CYCLE, FO, MARKERS, THEORY, THEORY_DASHES, ZO, figure
 
 
 @figure
@@ -105,7 +37,7 @@ def loss_along_line(
         middle: the loss at 0.
         slope: u . g, the slope of the tangent.
     """
-    at, values = _array(c), _array(losses)
+    at, values = array(c), array(losses)
     central, forward = (above - below) / (2 * eps), (above - middle) / eps
     fig, ax = plt.subplots()
     ax.plot(at, values, color="#777777", lw=2.4, label="loss")
@@ -153,14 +85,14 @@ def error_against_eps(
         ylabel: what error this is.
     """
     fig, ax = plt.subplots(figsize=(6.4, 4.2))
-    shown = [_array(values) for values in measured.values()]
+    shown = [array(values) for values in measured.values()]
     for position, (name, errors) in enumerate(zip(measured, shown, strict=True)):
         color = CYCLE[(position + 1) % len(CYCLE)]
         marker = MARKERS[(position + 1) % len(MARKERS)]
-        ax.loglog(_array(eps), errors, linestyle="", marker=marker, color=color, label=name)
+        ax.loglog(array(eps), errors, linestyle="", marker=marker, color=color, label=name)
     for position, (name, values) in enumerate(theory.items()):
-        dash = _DASHES[position % len(_DASHES)]
-        ax.loglog(_array(eps), _array(values), color=THEORY, linestyle=dash, lw=1.2, label=name)
+        dash = THEORY_DASHES[position % len(THEORY_DASHES)]
+        ax.loglog(array(eps), array(values), color=THEORY, linestyle=dash, lw=1.2, label=name)
     everything = np.concatenate(shown)
     found = everything[np.isfinite(everything) & (everything > 0)]
     ax.set_ylim(found.min() / 3, found.max() * 3)
@@ -195,8 +127,8 @@ def moments(
     for position, (name, values) in enumerate(measured.items()):
         color, marker = CYCLE[(position + 1) % len(CYCLE)], MARKERS[(position + 1) % len(MARKERS)]
         left.loglog(
-            _array(d),
-            _array(values),
+            array(d),
+            array(values),
             linestyle="",
             marker=marker,
             ms=11 - 2 * position,
@@ -206,15 +138,15 @@ def moments(
             label=name,
         )
     for position, (name, values) in enumerate(theory.items()):
-        dash = _DASHES[position % len(_DASHES)]
-        left.loglog(_array(grid), _array(values), color=THEORY, linestyle=dash, lw=1.2, label=name)
+        dash = THEORY_DASHES[position % len(THEORY_DASHES)]
+        left.loglog(array(grid), array(values), color=THEORY, linestyle=dash, lw=1.2, label=name)
     left.set_xlabel("number of parameters d")
     left.set_ylabel("$E|\\hat g|^2\\, /\\, |g|^2$ at P = 1")
     left.legend(fontsize=8)
-    right.loglog(_array(P), _array(error), "s", color=ZO, ms=7, label="measured")
-    right.loglog(_array(P), _array(expected), color=THEORY, linestyle=_DASHES[0], label="law")
+    right.loglog(array(P), array(error), "s", color=ZO, ms=7, label="measured")
+    right.loglog(array(P), array(expected), color=THEORY, linestyle=THEORY_DASHES[0], label="law")
     right.axhline(1.0, color="#777777", lw=1.0)
-    right.text(_array(P)[0], 1.15, "as large as the gradient", fontsize=8, color="#555555")
+    right.text(array(P)[0], 1.15, "as large as the gradient", fontsize=8, color="#555555")
     right.set_xlabel("perturbations P")
     right.set_ylabel("$E|\\hat g - g|^2\\, /\\, |g|^2$")
     right.legend(fontsize=8)
@@ -230,7 +162,7 @@ def gradient_and_estimate(g: Values, g_hat: Values, *, title: str) -> Figure:
         g_hat: its estimate, (H, W).
         title: which class, which P, which error.
     """
-    exact, estimate = _array(g), _array(g_hat)
+    exact, estimate = array(g), array(g_hat)
     fig, axes = plt.subplots(1, 3, figsize=(8.2, 3.0), width_ratios=[1, 1, 1.15])
     limit = float(np.abs(exact).max())
     for ax, name, picture in zip(
@@ -244,7 +176,7 @@ def gradient_and_estimate(g: Values, g_hat: Values, *, title: str) -> Figure:
         ax.spines[:].set_visible(True)
     axes[2].plot(exact.ravel(), estimate.ravel(), "s", color=ZO, ms=3.5)
     ends = np.array([exact.min(), exact.max()])
-    axes[2].plot(ends, ends, color=THEORY, linestyle=_DASHES[0], lw=1.2)
+    axes[2].plot(ends, ends, color=THEORY, linestyle=THEORY_DASHES[0], lw=1.2)
     axes[2].locator_params(nbins=5)
     axes[2].set_xlabel("entry of $g$")
     axes[2].set_ylabel("entry of $\\hat g$")
@@ -265,12 +197,17 @@ def drift(cycles: Values, changes: Mapping[str, Values], theory: Mapping[str, Va
     for position, (name, values) in enumerate(changes.items()):
         color, marker = CYCLE[position % len(CYCLE)], MARKERS[position % len(MARKERS)]
         ax.loglog(
-            _array(cycles), _array(values), color=color, marker=marker, linestyle="", label=name
+            array(cycles), array(values), color=color, marker=marker, linestyle="", label=name
         )
     for position, (name, values) in enumerate(theory.items()):
         label = name.split(",")[0] if position == 0 else None
         ax.loglog(
-            _array(cycles), _array(values), color=THEORY, linestyle=_DASHES[0], lw=1.1, label=label
+            array(cycles),
+            array(values),
+            color=THEORY,
+            linestyle=THEORY_DASHES[0],
+            lw=1.1,
+            label=label,
         )
     ax.set_xlabel("cycles of $+\\varepsilon$, $-2\\varepsilon$, $+\\varepsilon$")
     ax.set_ylabel("RMS change of a weight")

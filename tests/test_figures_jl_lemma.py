@@ -1,4 +1,4 @@
-"""Each figure draws, from tensors and from arrays, and is closed."""
+"""Each figure of *The Johnson-Lindenstrauss lemma* draws, and is closed."""
 
 from __future__ import annotations
 
@@ -29,19 +29,6 @@ DRAWN: list[Callable[[], Figure]] = [
     ),
     lambda: zo.figures.one_pair_projected(values(50), 0.5, 0.2, title="t"),
     lambda: zo.figures.one_pair_projected([0.5, 0.5], 0.5, 0.2, title="no spread"),
-    lambda: zo.figures.error_against_perturbations(
-        P,
-        {"Gaussian": {"a": (values(3), values(3)), "b": (values(3).numpy(), values(3))}},
-        {"Gaussian": {"a": values(3), "b": values(3)}},
-    ),
-    lambda: zo.figures.measures_against_perturbations(
-        P, {"one": (-0.5, {"a": values(3)}), "two": (-1.0, {"a": values(3), "b": values(3)})}
-    ),
-    lambda: zo.figures.bound_and_law(
-        P, [values(4), values(5), values(6)], values(3), {"bound": values(3), "sharp": values(3)}
-    ),
-    lambda: zo.figures.error_against_alignment({"a": (values(5), values(5)), "b": ([0.2], [3.0])}),
-    lambda: zo.figures.spectra(values(2, 1, 8, 8), values(4), values(3, 4), title="t"),
 ]
 
 

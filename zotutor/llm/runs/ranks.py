@@ -36,14 +36,15 @@ from torch import Tensor, nn
 from zotutor.checks import check_real
 from zotutor.directions import LowRank
 from zotutor.estimators import Projection
+from zotutor.llm.stepping import Stepper, ZerothOrder
+from zotutor.llm.tasks import Accuracy
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
-from .ledger import RunStoppedError, Step
-from .replay import weights_hash
-from .runs import Memory
-from .stepping import Stepper, ZerothOrder
-from .tasks import Accuracy
+from .disk import RunStoppedError
+from .folder import Memory
+from .ledger import Step
+from .weights import weights_hash
 
 Split = Literal["directions", "batch"]
 _FINE, _NOT_FINITE, _INTERRUPTED, _FAILED = range(4)
@@ -362,8 +363,8 @@ class Ranks:
         except RuntimeError as error:
             raise RanksError(
                 f"{when}: a rank was lost, or let the others wait for more than {self.timeout:g} s "
-                f"({_in_short(error)}); what rank 0 wrote is whole: the same command takes the "
-                "run up again, with as many ranks as there are"
+                f"({_in_short(error)}); what rank 0 wrote is whole: the same command "
+                "resumes the run, with as many ranks as there are"
             ) from error
 
 

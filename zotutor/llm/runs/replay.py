@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
-from zotutor.checks import check_integer, trainable
-from zotutor.directions import Directions, Gaussian, LowRank, Rademacher, Sparse, Sphere
+from zotutor.checks import check_integer, check_path
+from zotutor.directions import from_name, name_of
 from zotutor.optim import ZOSGD
+from zotutor.parameters import resolve
 
-from .ledger import Contents, LedgerError, Seal, Step, read
-
-_PLAIN: Mapping[str, type[Directions]] = {
-    "rademacher": Rademacher,
-    "gaussian": Gaussian,
-    "sphere": Sphere,
-}
+from .ledger import Contents, LedgerError, Step, WeightsHash, read
+from .weights import dtypes, weights_hash
 
 
 class Replay(NamedTuple):
@@ -34,76 +28,6 @@ class Replay(NamedTuple):
     """Hash of the weights now."""
 
 
-def family(text: str) -> Directions:
-    """The family of directions with this name: rademacher, gaussian, sphere, sparse:0.1, lowrank:4.
-
-    Raises:
-        ValueError: for another name, or a parameter that is not a number in its range.
-
-    >>> family("lowrank:4")
-    LowRank(rank=4)
-    """
-    name, _, number = text.partition(":")
-    try:
-        if name in _PLAIN and not number:
-            return _PLAIN[name]()
-        if name == "sparse":
-            return Sparse(float(number))
-        if name == "lowrank":
-            return LowRank(int(number))
-    except ValueError as error:
-        raise ValueError(f"directions: given {text!r}; {error}") from None
-    raise ValueError(
-        f"directions: given {text!r}, expected one of {', '.join(_PLAIN)}, or sparse:DENSITY or "
-        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
-    )
-
-
-def name_of(directions: Directions) -> str:
-    """What :func:`family` reads.
-
-    Raises:
-        TypeError: for a family of another module, which a ledger cannot name.
-
-    >>> name_of(Sparse(0.1))
-    'sparse:0.1'
-    """
-    if type(directions) is Sparse:
-        return f"sparse:{directions.density!r}"
-    if type(directions) is LowRank:
-        return f"lowrank:{directions.rank}"
-    for name, kind in _PLAIN.items():
-        if type(directions) is kind:
-            return name
-    raise TypeError(
-        f"directions: given {directions!r}, expected a family of zotutor.directions, which a "
-        "ledger can name; run without output=, or use one of those"
-    )
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of all parameters, in ``named_parameters()`` order: shapes, dtypes and bits.
-
-    The same on every device. Extra memory: one parameter.
-
-    >>> import copy
-    >>> model = nn.Linear(2, 1, bias=False)
-    >>> weights_hash(model) == weights_hash(copy.deepcopy(model))
-    True
-    """
-    found = sha256()
-    for tensor in model.parameters():
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        found.update(raw.cpu().numpy().data)
-    return found.hexdigest()
-
-
-def dtypes(model: nn.Module) -> str:
-    """The dtypes of a model's parameters, as text: "float32"."""
-    return "+".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
-
-
 def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) -> dict[str, Any]:
     """All that replay needs besides the numbers of each step.
 
@@ -115,7 +39,7 @@ def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) ->
     (group,) = optimizer.param_groups
     return {
         "dtype": dtypes(model),
-        "d": sum(tensor.numel() for tensor in trainable(model)),
+        "d": resolve(model).d,
         "base": base or weights_hash(model),
         "directions": name_of(optimizer.directions),
         "P": optimizer.P,
@@ -132,7 +56,7 @@ def check_base(model: nn.Module, header: Mapping[str, Any], place: Path) -> None
     Raises:
         LedgerError: naming dtype, number of trainable parameters, or hash.
     """
-    given = {"dtype": dtypes(model), "d": sum(t.numel() for t in trainable(model))}
+    given = {"dtype": dtypes(model), "d": resolve(model).d}
     for name, value in given.items():
         if value != header[name]:
             raise LedgerError(
@@ -155,23 +79,23 @@ def optimizer_for(model: nn.Module, header: Mapping[str, Any]) -> ZOSGD:
         0.0,
         eps=header["eps"],
         P=header["P"],
-        directions=family(header["directions"]),
+        directions=from_name(header["directions"]),
         momentum=header["momentum"],
         weight_decay=header["weight_decay"],
         seed=header["seed"],
     )
 
 
-def check_seal(model: nn.Module, seal: Seal, place: Path) -> str:
-    """The hash of the model's weights, compared with the one recorded after so many steps.
+def check_hash(model: nn.Module, recorded: WeightsHash, place: Path) -> str:
+    """The hash of the model's weights, compared with the one that was recorded.
 
     Raises:
         LedgerError: if they differ.
     """
-    found, expected = weights_hash(model), seal.sha256.hex()
+    found, expected = weights_hash(model), recorded.sha256.hex()
     if found != expected:
         raise LedgerError(
-            f"{place}: after {seal.number} steps the weights have SHA-256 {found[:16]}..., and "
+            f"{place}: after {recorded.number} steps the weights have SHA-256 {found[:16]}..., and "
             f"{expected[:16]}... was recorded; replay where the run was made, with the same "
             "versions of torch and zotutor (normal directions differ between devices in their last "
             "bits, random signs do not)"
@@ -179,19 +103,18 @@ def check_seal(model: nn.Module, seal: Seal, place: Path) -> str:
     return found
 
 
-def take(optimizer: ZOSGD, step: Step) -> None:
-    """Take one recorded step again.
+def check_seeds(steps: Sequence[Step], seed: int, place: Path) -> None:
+    """Refuse steps whose directions were drawn from another seed than the run's.
 
     Raises:
-        LedgerError: if it is not the optimizer's next one.
+        LedgerError: naming the first of them.
     """
-    if (step.number, step.seed) != (optimizer.steps_taken, optimizer.seed):
-        raise LedgerError(
-            f"record of step {step.number}, seed {step.seed}: expected step "
-            f"{optimizer.steps_taken}, seed {optimizer.seed}; take an unchanged ledger"
-        )
-    optimizer.param_groups[0]["lr"] = step.lr
-    optimizer.replay(step.coefficients)
+    for step in steps:
+        if step.seed != seed:
+            raise LedgerError(
+                f"{place}: step {step.number} is of seed {step.seed}, expected {seed}; take an "
+                "unchanged copy of the file"
+            )
 
 
 def ledger_in(path: str | Path) -> Path:
@@ -200,7 +123,7 @@ def ledger_in(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: if there is none.
     """
-    path = Path(path).expanduser()
+    path = check_path("run", path)
     path = path / "ledger.bin" if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(
@@ -230,7 +153,8 @@ def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> R
 
     Example:
         >>> import tempfile
-        >>> from zotutor.llm.ledger import Ledger, Step
+        >>> import torch
+        >>> from zotutor.llm.runs.ledger import Ledger, Step
         >>> model = nn.Linear(3, 1).requires_grad_(True)
         >>> base = {name: p.detach().clone() for name, p in model.named_parameters()}
         >>> optimizer = ZOSGD(model.parameters(), lr=0.1, seed=0)
@@ -246,22 +170,24 @@ def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> R
     """
     place = ledger_in(path)
     contents = read(place)
-    taken = _cut(contents, steps, place)
+    taken = _first(contents, steps, place)
     check_base(model, contents.header, place)
+    check_seeds(taken, contents.header["seed"], place)
     optimizer = optimizer_for(model, contents.header)
-    seals = [seal for seal in contents.seals if seal.number <= len(taken)]
+    recorded = [entry for entry in contents.hashes if entry.number <= len(taken)]
     found = ""
     for number, step in enumerate(taken, start=1):
-        take(optimizer, step)
-        if seals and number == seals[-1].number:
-            found = check_seal(model, seals[-1], place)
-    checked = seals[-1].number if seals else 0
+        optimizer.param_groups[0]["lr"] = step.lr
+        optimizer.replay(step.coefficients)
+        if recorded and number == recorded[-1].number:
+            found = check_hash(model, recorded[-1], place)
+    checked = recorded[-1].number if recorded else 0
     if checked != len(taken) or not found:
         found = weights_hash(model)
     return Replay(len(taken), checked, found)
 
 
-def _cut(contents: Contents, steps: int | None, place: Path) -> list[Step]:
+def _first(contents: Contents, steps: int | None, place: Path) -> list[Step]:
     there = contents.steps
     if steps is None:
         return there

@@ -2,20 +2,20 @@
 
 A zeroth-order step learns P numbers. Whoever has the weights a run began with, and those numbers,
 has every later weight as well: the directions come from the seed, and an update is replayed from
-them bit for bit. So a ledger takes the place of checkpoints: 48 bytes a step at P = 1, whatever the
-size of the model.
+them bit for bit. So a ledger replaces checkpoints: 48 bytes per step at P = 1, whatever the size of
+the model.
 
 The file, all integers and floats little-endian::
 
     magic "zoledger" (8 bytes), version (4), n (4), n bytes of JSON, digest (8)
     then records of 40 + 8 P bytes:
     a step: number (8), seed (8), loss (8), learning rate (8), projected gradients (8 P), digest (8)
-    a seal: number (8), SHA-256 of the weights after so many steps (32), zeros, digest (8)
+    a hash: number (8), SHA-256 of the weights after that many steps (32), zeros, digest (8)
 
-The highest bit of the number marks a seal. A digest is BLAKE2b of the digest before it and the
+The highest bit of the number marks a hash. A digest is BLAKE2b of the digest before it and the
 record, so that no record can be changed, moved or left out without all later ones failing; the
 first follows from the JSON, which fixes the run. Records are appended, so only the last one can be
-half there. This file needs the standard library only.
+half there. Nothing but the standard library is needed to read one.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ import math
 import os
 import struct
 import time
+import warnings
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
+from .disk import RunStoppedError, write_atomically
+
 MAGIC = b"zoledger"
 VERSION = 1
 _HEAD = struct.Struct("<8sII")
 _DIGEST = 8
-_SEAL = 1 << 63
+_IS_HASH = 1 << 63
 
 
 class LedgerError(ValueError):
     """A file that is not, or no longer, the ledger that was written."""
-
-
-class RunStoppedError(OSError):
-    """The run could not be written on; what was written is whole, and the run can be resumed."""
 
 
 class Step(NamedTuple):
@@ -55,14 +54,14 @@ class Step(NamedTuple):
     coefficients: tuple[float, ...]
 
 
-class Seal(NamedTuple):
+class WeightsHash(NamedTuple):
     """The SHA-256 of the weights after ``number`` steps."""
 
     number: int
     sha256: bytes
 
 
-Record = Step | Seal
+Record = Step | WeightsHash
 
 
 class Contents(NamedTuple):
@@ -79,13 +78,26 @@ class Contents(NamedTuple):
         return [record for record in self.records if isinstance(record, Step)]
 
     @property
-    def seals(self) -> list[Seal]:
-        """The hashes of weights, in order."""
-        return [record for record in self.records if isinstance(record, Seal)]
+    def hashes(self) -> list[WeightsHash]:
+        """The recorded hashes of the weights, in order."""
+        return [record for record in self.records if isinstance(record, WeightsHash)]
+
+    @property
+    def seals(self) -> list[WeightsHash]:
+        """Deprecated name of :attr:`hashes`."""
+        warnings.warn("seals: renamed to hashes", DeprecationWarning, stacklevel=2)
+        return self.hashes
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Seal":
+        warnings.warn("Seal: renamed to WeightsHash", DeprecationWarning, stacklevel=2)
+        return WeightsHash
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def record_size(P: int) -> int:
-    """Bytes a record.
+    """Bytes per record.
 
     >>> record_size(1)
     48
@@ -98,8 +110,8 @@ def _digest(before: bytes, record: bytes) -> bytes:
 
 
 def _packed(record: Record, P: int) -> bytes:
-    if isinstance(record, Seal):
-        return struct.pack("<Q32s", record.number | _SEAL, record.sha256) + bytes(8 * (P - 1))
+    if isinstance(record, WeightsHash):
+        return struct.pack("<Q32s", record.number | _IS_HASH, record.sha256) + bytes(8 * (P - 1))
     return struct.pack(
         f"<QQdd{P}d", record.number, record.seed, record.loss, record.lr, *record.coefficients
     )
@@ -107,8 +119,8 @@ def _packed(record: Record, P: int) -> bytes:
 
 def _unpacked(data: bytes, P: int) -> Record:
     (number,) = struct.unpack_from("<Q", data)
-    if number & _SEAL:
-        return Seal(number ^ _SEAL, data[8:40])
+    if number & _IS_HASH:
+        return WeightsHash(number ^ _IS_HASH, data[8:40])
     _, seed, loss, lr, *coefficients = struct.unpack(f"<QQdd{P}d", data)
     return Step(number, seed, loss, lr, tuple(coefficients))
 
@@ -153,7 +165,7 @@ def read(path: str | Path) -> Contents:
     """Everything in a ledger, checked.
 
     A last record that is only partly there, as a killed process or a power cut leaves it (cut
-    short, or filled up with zeros), is passed over: that step was not taken yet.
+    short, or filled up with zeros), is ignored: that step was not taken yet.
 
     Raises:
         FileNotFoundError: without the file.
@@ -162,7 +174,7 @@ def read(path: str | Path) -> Contents:
 
     Example:
         >>> import tempfile
-        >>> from zotutor.llm.ledger import Ledger, Step, read
+        >>> from zotutor.llm.runs.ledger import Ledger, Step, read
         >>> path = Path(tempfile.mkdtemp()) / "ledger.bin"
         >>> with Ledger.create(path, {"P": 1}) as ledger:
         ...     ledger.append(Step(0, 7, 0.69, 1e-3, (0.25,)))
@@ -170,6 +182,8 @@ def read(path: str | Path) -> Contents:
         (0.25,)
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
+        raise LedgerError(f"{path}: is not a file; give a ledger, or the folder of a run")
     data = path.read_bytes()
     header, size = _read_header(path, data)
     P, digest = int(header["P"]), data[size - _DIGEST : size]
@@ -179,11 +193,11 @@ def read(path: str | Path) -> Contents:
         body, given = whole[:-_DIGEST], whole[-_DIGEST:]
         expected = _digest(digest, body)
         if len(whole) < length or given != expected:
-            # torn: cut short, or its digest and all behind it never reached the disk
+            # torn: cut short, or its digest and all that follows never reached the disk
             if len(whole) < length or not any(data[size + length - _DIGEST :]):
                 break
             raise LedgerError(
-                f"{path}: record {len(records)} (behind step {steps}, at byte {size}) has checksum "
+                f"{path}: record {len(records)} (after {steps} steps, at byte {size}) has checksum "
                 f"{given.hex()}, expected {expected.hex()}: it, or one before it, was changed, "
                 "moved or left out; take an unchanged copy of the file"
             )
@@ -207,7 +221,7 @@ class Ledger:
         path: its name, for messages.
         contents: what is in it.
         sync_every: seconds between two calls of fsync. Killing the process loses nothing; a power
-            cut loses at most so many seconds, and what is left still resumes.
+            cut loses at most that many seconds of steps, and what is left still resumes.
     """
 
     def __init__(
@@ -228,7 +242,7 @@ class Ledger:
 
         Args:
             path: where; nothing may be there yet.
-            header: what replay needs, as JSON; "P" is the number of projected gradients a step.
+            header: what replay needs, as JSON; "P" is the number of projected gradients per step.
             options: as for the class.
 
         Raises:
@@ -237,7 +251,7 @@ class Ledger:
         path = Path(path)
         if path.exists():
             raise FileExistsError(f"{path}: is there already; resume it, or choose another name")
-        write_aside(path, _header(header))
+        write_atomically(path, _header(header))
         return cls.resume(path, **options)
 
     @classmethod
@@ -255,7 +269,7 @@ class Ledger:
         return cls(file, path, contents, **options)
 
     def append(self, record: Record) -> None:
-        """Write one record behind the last.
+        """Append one record.
 
         Raises:
             ValueError: for a record of the wrong number or size, or with a number not finite.
@@ -294,10 +308,10 @@ class Ledger:
             self._file.truncate(self._size)
             self._file.seek(self._size)
         except OSError:
-            pass  # what is half there is passed over when it is read
+            pass  # a record that is half there is ignored when it is read
         return RunStoppedError(
             f"{self.path}: could not be written ({error}); make room or give it back, and run the "
-            f"same again: it goes on behind step {self.steps}"
+            f"same again: it resumes after step {self.steps}"
         )
 
     def close(self) -> None:
@@ -314,28 +328,3 @@ class Ledger:
     def __exit__(self, *exception: object) -> None:
         """Close the file."""
         self.close()
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file under another name, have it reach the disk, and rename it: all or nothing."""
-    aside = path.with_name(path.name + ".part")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    aside.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where the system can."""
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
