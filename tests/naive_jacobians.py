@@ -275,9 +275,6 @@ CASES: dict[str, Case] = {
     ),
 }
 
-NO_FORWARD_MODE = ("weight norm",)
-"""Cases for which torch 2.13 has no forward-mode derivative."""
-
 
 def _random_states() -> tuple[Any, ...]:
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002

@@ -19,6 +19,7 @@ from . import (
     kernels,
     laws,
     optim,
+    parameters,
     planning,
     similarity,
     streams,
@@ -36,11 +37,11 @@ from .laws import (
     kernel_error_law,
     perturbations_needed,
 )
+from .moments import estimate_moments
 from .optim import ZOSGD
 from .planning import (
     estimate_dynamics_error,
     estimate_kernel_error,
-    estimate_moments,
     plan,
 )
 from .probe import NonFiniteLossError, probe
@@ -98,6 +99,7 @@ __all__ = [
     "models",
     "one_step",
     "optim",
+    "parameters",
     "perturbations_needed",
     "plan",
     "planning",

@@ -13,9 +13,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def warn(message: str, *, stacklevel: int = 3) -> None:
+def warn(message: str) -> None:
     """A DeprecationWarning at the caller's caller."""
-    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def moved(old: str, names: Mapping[str, str]) -> Callable[[str], Any]:
@@ -23,7 +23,7 @@ def moved(old: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         old: the module that had them.
-        names: name -> the module that has it now.
+        names: name -> the module that has it now, and "module:name" if its name is another.
 
     Example:
         >>> lookup = moved("zotutor.kernels", {"cka": "zotutor.similarity"})
@@ -38,14 +38,15 @@ def moved(old: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        warn(f"{old}.{name} is deprecated; use {names[name]}.{name}")
-        return getattr(import_module(names[name]), name)
+        module, _, new = names[name].partition(":")
+        warn(f"{old}.{name} is deprecated; use {module}.{new or name}")
+        return getattr(import_module(module), new or name)
 
     return __getattr__
 
 
 def seed_was_optional(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A call without ``seed`` still means seed=0, and warns.
+    """A call without ``seed`` still means seed=0, and warns; not one with P=None, if P may be that.
 
     >>> @seed_was_optional
     ... def draw(*, seed):
@@ -53,10 +54,13 @@ def seed_was_optional(function: Callable[_P, _R]) -> Callable[_P, _R]:
     >>> draw(seed=3)
     3
     """
+    P = inspect.signature(function).parameters.get("P")
+    first_order = P is not None and P.default is None
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if "seed" not in kwargs:
+        needed = not first_order or kwargs.get("P") is not None
+        if needed and kwargs.get("seed") is None:
             warn(f"{function.__name__}: seed will be required; give seed=0 for what it did so far")
             kwargs["seed"] = 0
         return function(*args, **kwargs)
@@ -87,3 +91,34 @@ def keyword_only(function: Callable[_P, _R]) -> Callable[_P, _R]:
         return function(*args[:positional], **extra, **kwargs)
 
     return call
+
+
+def flag_became(
+    name: str, value: bool, other: Callable[[], Callable[..., Any]]
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A flag that changed what a function returns: at ``value`` the call goes to ``other()``.
+
+    >>> def pair(x):
+    ...     return x, 0.0
+    >>> @flag_became("return_std", True, lambda: pair)
+    ... def single(x):
+    ...     return x
+    >>> single(3)
+    3
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            if name not in kwargs:
+                return function(*args, **kwargs)
+            warn(
+                f"{function.__name__}: {name} is deprecated; use {other().__name__} for "
+                f"{name}={value}, and leave it out else"
+            )
+            wanted = kwargs.pop(name) == value
+            return (other() if wanted else function)(*args, **kwargs)
+
+        return call
+
+    return decorate

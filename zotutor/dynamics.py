@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .calling import as_logits, finite_logits, logits_of, resolve_model
 from .checks import (
     check_batch,
     check_finite,
@@ -16,21 +17,10 @@ from .checks import (
     is_finite,
     place_of_nonfinite,
 )
-from .deprecation import warn
+from .deprecation import flag_became, seed_was_optional
 from .directions import Directions, check_draw, chunks, draw, weighted_sum
 from .estimators import estimate_gradient, resolve_eps
-from .jacobians import (
-    as_logits,
-    check_direction,
-    jacobian_at,
-    jvp_at,
-    logits,
-    logits_of,
-    model_of,
-    refuse_nonfinite,
-    resolve_model,
-    vjp_at,
-)
+from .jacobians import check_direction, jacobian_at, jvp_at, vjp_at
 from .kernels import product, projected
 from .parameters import Parameters, ParametersLike, at_least_float32, resolve
 
@@ -151,11 +141,6 @@ def loss_gradient_at(
     return LossGradient(vjp_at(params, x, G / x.shape[0], x_name), G)
 
 
-def finite_logits(params: Parameters, x: Tensor, name: str) -> Tensor:
-    """The logits (N, V), float32 at least, or an error that says where NaN comes from."""
-    return _exact(refuse_nonfinite(logits(model_of(params), x), params, x, name))
-
-
 def change_of_log_probs(model: nn.Module, x_o: Tensor, v: Tensor) -> Tensor:
     r"""How log pi(. | x_o) moves along v, :math:`A J_o v`, from one forward-mode pass.
 
@@ -199,7 +184,7 @@ def random_projection(
     seed: int,
     step: int = 0,
 ) -> Tensor:
-    r"""What a ZO step sees of the gradient g: :math:`U U^\top g = \frac 1 P \sum_p (u_p \cdot g) u_p`.
+    r"""What a ZO step sees of the gradient g: :math:`U U^\top g`, the mean of (u_p . g) u_p.
 
     P passes over the directions of one step, of which none is held.
 
@@ -243,6 +228,8 @@ def random_projection(
     return projected
 
 
+@flag_became("matrices", False, lambda: step_change)
+@seed_was_optional
 def one_step(
     model: nn.Module,
     x_o: Tensor,
@@ -255,7 +242,6 @@ def one_step(
     eps: float | None = None,
     seed: int | None = None,
     step: int = 0,
-    **deprecated: Any,
 ) -> OneStep:
     r"""Predict what one SGD or ZO-SGD step on (x_u, y_u) does to log pi(. | x_o), and measure it.
 
@@ -304,11 +290,7 @@ def one_step(
         >>> bool(seen.residual.abs().max() < 1e-2 * seen.measured.abs().max())
         True
     """
-    if not _matrices(deprecated):
-        return step_change(  # type: ignore[return-value]
-            model, x_o, x_u, y_u, lr=lr, P=P, directions=directions, eps=eps, seed=seed, step=step
-        )
-    seed = _seed_of("one_step", seed, P)
+    seed = 0 if seed is None else seed  # not read for first order
     taken = _take_step(model, x_o, x_u, y_u, lr, P, directions, eps, seed, step)
     J_o, J_u = jacobian_at(taken.params, x_o, "x_o"), jacobian_at(taken.params, x_u, "x_u")
     A = log_softmax_jacobian(taken.before)
@@ -321,6 +303,7 @@ def one_step(
     return OneStep(A, K, taken.G, predicted, taken.measured, taken.measured - predicted)
 
 
+@seed_was_optional
 def step_change(
     model: nn.Module,
     x_o: Tensor,
@@ -368,32 +351,13 @@ def step_change(
         >>> seen.predicted.shape
         torch.Size([1, 3])
     """
-    seed = _seed_of("step_change", seed, P)
+    seed = 0 if seed is None else seed  # not read for first order
     taken = _take_step(model, x_o, x_u, y_u, lr, P, directions, eps, seed, step)
     g = taken.g
     if P is not None:
         g = random_projection(g, taken.params, P=P, directions=directions, seed=seed, step=step)
     predicted = -lr * change_of_log_probs_at(taken.params, x_o, g)
     return StepChange(taken.G, predicted, taken.measured, taken.measured - predicted)
-
-
-def _matrices(deprecated: dict[str, Any]) -> bool:
-    """The flag of version 0.1."""
-    matrices = deprecated.pop("matrices", None)
-    if deprecated:
-        raise TypeError(f"one_step: unexpected arguments {', '.join(deprecated)}")
-    if matrices is not None:
-        warn("one_step: matrices is deprecated; use step_change for False", stacklevel=4)
-    return matrices is None or bool(matrices)
-
-
-def _seed_of(function: str, seed: int | None, P: int | None) -> int:
-    if seed is None and P is not None:
-        warn(
-            f"{function}: with P the seed will be required; give seed=0 for what it did so far",
-            stacklevel=4,
-        )
-    return 0 if seed is None else seed
 
 
 class _Taken(NamedTuple):

@@ -21,8 +21,7 @@ from .similarity import centered_cosine, relative_frobenius, spectral_distance
 
 
 class Fidelity(NamedTuple):
-    """How near K_U is to K, one row for each draw, one column for each pair of inputs:
-    (draws, M) each.
+    """How near K_U is to K: one row for each draw, one column for each pair, (draws, M).
 
     ``relative_frobenius`` is norm(K_U - K)_F / norm(K)_F; ``cka`` the centered kernel alignment;
     ``wasserstein`` the spectral Wasserstein distance over the mean singular value of K.
@@ -185,8 +184,8 @@ def pairs_of_classes(y: Tensor, groups: Mapping[str, tuple[int, int]]) -> dict[s
         groups: name -> (label of the observed input, label of the updated-on input).
 
     Returns:
-        name -> (M, 2), row numbers into y. Within one class every pair is listed once, and no input is
-        paired with itself.
+        name -> (M, 2), row numbers into y. Within one class every pair is listed once, and
+        no input is paired with itself.
 
     Raises:
         TypeError, ValueError: for bad labels, or a group without a pair.
@@ -212,4 +211,7 @@ def pairs_of_classes(y: Tensor, groups: Mapping[str, tuple[int, int]]) -> dict[s
     return found
 
 
-__getattr__ = moved(__name__, dict.fromkeys(("mnist_table", "as_markdown"), "zotutor.tables"))
+__getattr__ = moved(
+    __name__,
+    {"mnist_table": "zotutor.tables", "as_markdown": "zotutor.tables:mnist_as_markdown"},
+)

@@ -8,157 +8,30 @@ row; :func:`jacobian` vectorized over inputs and outputs, else row by row.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, jacrev, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import jacrev, vmap
 
-from .checks import (
-    check_batch,
-    check_comparable,
-    check_integer,
-    check_tensor,
-    is_finite,
-    place_of_nonfinite,
+from .calling import (
+    called,
+    logits,
+    logits_of,
+    model_of,
+    plain_attention,
+    recording,
+    refuse_nonfinite,
+    resolve_model,
 )
+from .checks import check_batch, check_integer, check_tensor
 from .deprecation import warn
-from .parameters import Parameters, at_least_float32, resolve
+from .parameters import Parameters, resolve
 
 _BUDGET = 1 << 26
 """Numbers of a Jacobian formed at once: 256 MB in float32."""
-
-
-def resolve_model(model: nn.Module) -> Parameters:
-    """The trainable parameters of a model whose logits are a fixed function of them.
-
-    Raises:
-        TypeError: for something that is not a model.
-        ValueError: as :func:`~zotutor.parameters.resolve`; for dropout or batch norm in training.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: given a {type(model).__name__}, expected a torch.nn.Module")
-    params = resolve(model)
-    check_comparable(model)
-    return params
-
-
-def model_of(params: Parameters) -> nn.Module:
-    """The model that ``params`` are the parameters of."""
-    assert params.model is not None, "resolved from a model"
-    return params.model
-
-
-# ---- calling the model --------------------------------------------------------------------------
-
-
-def as_logits(output: Any) -> Any:
-    """What a model returned, or its ``.logits``, as language models return them."""
-    return getattr(output, "logits", output)
-
-
-def _random_state(x: Tensor) -> Tensor:
-    return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
-
-
-def _called(call: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """The logits (N, V) of one call, after a check that they are that, and not random."""
-    before = _random_state(x)
-    try:
-        output = call(x)
-    except Exception as error:
-        error.add_note(f"The model was called with x of shape {tuple(x.shape)} and {x.dtype}.")
-        raise
-    if not torch.equal(_random_state(x), before):
-        (torch.cuda if x.is_cuda else torch).set_rng_state(before)
-        raise ValueError(
-            "model: it drew random numbers (dropout in training mode, or noise), so that its "
-            "logits are no function of the parameters; call model.eval() first"
-        )
-    logits = as_logits(output)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"model: returned {given} for {x.shape[0]} inputs, expected logits of shape "
-            f"({x.shape[0]}, V); wrap the model so that it returns one row for each input"
-        )
-    if not logits.is_floating_point():
-        raise TypeError(
-            f"model: returned logits of dtype {logits.dtype}, expected real floating point; return "
-            "the scores before argmax or rounding"
-        )
-    return logits
-
-
-def _everywhere(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``params`` under every name by which a module of the model holds them.
-
-    A tied parameter gets all its names, but a module that is used in several places only its first
-    path: given two paths to one module, `functional_call` leaves the substitute in it for good.
-    """
-    first: dict[int, str] = {}
-    found = {}
-    for path, module in model.named_modules():
-        for name, p in module.named_parameters(path, recurse=False, remove_duplicate=False):
-            if first.setdefault(id(p), name) in params:
-                found[name] = params[first[id(p)]]
-    return found
-
-
-def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The logits z (N, V) of the model at other parameters, by name; the model is not touched.
-
-    Raises:
-        ValueError: if the model returns anything but one row of logits for each input, or draws
-            random numbers.
-    """
-    substitutes = _everywhere(model, params)
-    return _called(lambda x: functional_call(model, substitutes, (x,), tie_weights=False), x)
-
-
-def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """The logits z (N, V) at the model's own parameters, without a graph; errors as above."""
-    with torch.no_grad():
-        return _called(model, x)
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention from plain operations: fused kernels have no batching rule, nor forward mode."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-            # slow batching is not the caller's concern, nor is what forward mode imports
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextmanager
-def _recording(model: nn.Module) -> Iterator[None]:
-    """Operations record a graph, whatever the caller's mode is.
-
-    cuDNN's recurrent layers have a backward pass in training mode only, so that others are used.
-    """
-    cudnn = torch.backends.cudnn
-    recurrent = cudnn.enabled and any(isinstance(m, nn.RNNBase) for m in model.modules())
-    with torch.inference_mode(False), torch.enable_grad():
-        if recurrent:
-            cudnn.enabled = False
-        try:
-            yield
-        finally:
-            if recurrent:
-                cudnn.enabled = True
 
 
 # ---- J^T g --------------------------------------------------------------------------------------
@@ -179,8 +52,8 @@ class Pullback:
     def __init__(self, params: Parameters, x: Tensor) -> None:
         self.params = params
         model = model_of(params)
-        with _recording(model):
-            self._z = _called(model, x.clone() if x.is_inference() else x.detach())
+        with recording(model):
+            self._z = called(model, x.clone() if x.is_inference() else x.detach())
         if not self._z.requires_grad:
             raise ValueError(
                 "model: its logits carry no derivative: they are computed under torch.no_grad, "
@@ -191,7 +64,7 @@ class Pullback:
 
     def parts(self, g: Tensor, *, graph: bool = False) -> list[Tensor | None]:
         """J^T g by parameter, None where the logits do not depend on it; g is (N, V)."""
-        with _recording(model_of(self.params)):
+        with recording(model_of(self.params)):
             found = torch.autograd.grad(
                 self._z,
                 self.params.tensors,
@@ -204,10 +77,10 @@ class Pullback:
 
     def __call__(self, g: Tensor) -> Tensor:
         """J^T g, (d,)."""
-        return self.params.flatten(_filled(self.parts(g.detach()), self.params.tensors))
+        return self.params.flatten(filled(self.parts(g.detach()), self.params.tensors))
 
 
-def _filled(parts: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+def filled(parts: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Tensor]:
     """0 for what does not matter to the logits, and dense what an embedding returns as sparse."""
     return [
         torch.zeros_like(tensor) if part is None else part.detach().to_dense()
@@ -326,7 +199,7 @@ def _check_real_tensor(name: str, value: Tensor) -> None:
 
 def _forward_mode(params: Parameters, x: Tensor, v: Tensor) -> Tensor:
     tangents = params.split_named(v)
-    with _plain_attention(), torch.inference_mode(False), torch.no_grad(), forward_ad.dual_level():
+    with plain_attention(), torch.inference_mode(False), torch.no_grad(), forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(p, tangents[name]) for name, p in params.named().items()
         }
@@ -337,7 +210,7 @@ def _forward_mode(params: Parameters, x: Tensor, v: Tensor) -> Tensor:
                 "model: its logits carry no derivative: they are detached, or read no trainable "
                 "parameter; return what autograd can follow"
             )
-        return tangent.clone()
+        return tangent.detach().clone()
 
 
 def _twice_backward(params: Parameters, x: Tensor, v: Tensor) -> Tensor | None:
@@ -346,7 +219,7 @@ def _twice_backward(params: Parameters, x: Tensor, v: Tensor) -> Tensor | None:
     That happens without an error: behind a function that is once differentiable, J^T u is a
     constant to autograd. So J^T u is taken at random signs u, where u . J v = v . J^T u must hold.
     """
-    with _plain_attention():
+    with plain_attention():
         pullback = Pullback(params, x)
         z = pullback.logits
         source = torch.Generator(z.device).manual_seed(0)
@@ -359,7 +232,7 @@ def _twice_backward(params: Parameters, x: Tensor, v: Tensor) -> Tensor | None:
             if part is not None
         ]
         linked = [pair for pair in pairs if pair[0].requires_grad]
-        with _recording(model_of(params)):
+        with recording(model_of(params)):
             (moved,) = torch.autograd.grad(
                 [part for part, _ in linked], u, [along for _, along in linked], allow_unused=True
             )
@@ -429,14 +302,16 @@ def _fill_rows(J: Tensor, params: Parameters, x: Tensor) -> None:
         return logits_of(model_of(params), theta, x_n[None])[0]
 
     try:
-        with _plain_attention(), torch.no_grad():
+        with plain_attention(), torch.no_grad():
             by_name = vmap(jacrev(one), in_dims=(None, 0))(params.named(), x)
-    except Exception:  # torch.func cannot follow; an error of the model itself comes out below
+    except Exception:  # noqa: BLE001  what torch.func cannot follow raises anything
+        # an error of the model itself comes out here
         for row, x_n in zip(J, x, strict=True):
             row.copy_(_rows_of_one(params, x_n))
         return
     for i, _, start, stop in params:
-        J[:, :, start:stop] = by_name[params.names[i]].flatten(2)  # (N, V, *shape) -> (N, V, n)
+        rows = by_name[params.names[i]]  # (N, V, *shape)
+        J[:, :, start:stop] = rows.reshape(*J.shape[:2], stop - start)
 
 
 def _rows_of_one(params: Parameters, x_n: Tensor) -> Tensor:
@@ -444,88 +319,6 @@ def _rows_of_one(params: Parameters, x_n: Tensor) -> Tensor:
     pullback = Pullback(params, x_n[None])
     z = pullback.logits
     return torch.stack([pullback(e[None]) for e in torch.eye(z.shape[1]).to(z)])
-
-
-# ---- H v ----------------------------------------------------------------------------------------
-
-
-def hessian_product(params: Parameters, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """v -> H v for the Hessian H of the mean cross-entropy, by two backward passes.
-
-    Raises:
-        ValueError: for a model with a function that is once differentiable.
-    """
-    model = model_of(params)
-    with _plain_attention(), _recording(model):
-        z = _called(model, x.clone() if x.is_inference() else x.detach())
-        loss = nn.functional.cross_entropy(z.to(at_least_float32(z.dtype)), y)
-        found = torch.autograd.grad(loss, params.tensors, create_graph=True, allow_unused=True)
-    grads = [(i, grad) for i, grad in enumerate(found) if grad is not None and grad.requires_grad]
-    if _once_differentiable([grad for _, grad in grads]):
-        raise ValueError(
-            "model: it has no second derivative, since a function in it is once differentiable; "
-            "leave that function out, or write its backward with differentiable operations"
-        )
-
-    def product(v: Tensor) -> Tensor:
-        parts = params.split(v)
-        with _plain_attention(), _recording(model):
-            columns = torch.autograd.grad(
-                [grad for _, grad in grads],
-                params.tensors,
-                [parts[i].to(grad.dtype) for i, grad in grads],
-                retain_graph=True,
-                allow_unused=True,
-            )
-        return params.flatten(_filled(columns, params.tensors))
-
-    return product
-
-
-def _once_differentiable(tensors: Sequence[Tensor]) -> bool:
-    """Whether a graph ends in the node that torch puts behind `once_differentiable`."""
-    todo, seen = [tensor.grad_fn for tensor in tensors], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        if node.name() == "Error":
-            return True
-        seen.add(node)
-        todo += [parent for parent, _ in node.next_functions]
-    return False
-
-
-# ---- NaN and infinity ---------------------------------------------------------------------------
-
-
-def refuse_nonfinite(
-    result: Tensor, params: Parameters, x: Tensor, x_name: str = "x", **given: Tensor
-) -> Tensor:
-    """``result`` itself, or a ValueError that says where its NaN or infinity comes from.
-
-    Looks at what was given, by name, then at the parameters, then at the logits.
-    """
-    if is_finite(result):
-        return result
-    named = [(n, t) for n, t in {x_name: x, **given}.items() if t.is_floating_point()]
-    named += [(f"model: its parameter {name}", value) for name, value in params.named().items()]
-    for name, value in named:
-        if not is_finite(value):
-            raise ValueError(
-                f"{name}: {place_of_nonfinite(value)}, expected finite numbers; repair or leave "
-                "out what holds it"
-            )
-    z = logits(model_of(params), x)
-    if not is_finite(z):
-        raise ValueError(
-            f"model: its logits are {place_of_nonfinite(z)}, though {x_name} and its parameters are "
-            "finite; look for an overflow, a division by 0 or a mask over all of a row"
-        )
-    raise ValueError(
-        f"model: its derivative is {place_of_nonfinite(result)}, though its logits are finite; "
-        "look for an operation without a derivative here, such as sqrt at 0, or for an overflow"
-    )
 
 
 # ---- deprecated ---------------------------------------------------------------------------------

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .calling import resolve_model
 from .checks import check_batch, check_floats, check_integer
-from .deprecation import moved, warn
+from .deprecation import flag_became, moved
 from .directions import Directions, check_draw
-from .jacobians import jacobian_at, resolve_model
+from .jacobians import jacobian_at
 from .parameters import Parameters, ParametersLike, at_least_float32, resolve
 
 _COLUMNS = 1 << 24
@@ -66,6 +66,7 @@ def product(J_o: Tensor, J_u: Tensor) -> Tensor:
     return flat.view(*J_o.shape[:2], *J_u.shape[:2]).permute(0, 2, 1, 3)
 
 
+@flag_became("return_std", True, lambda: zo_entk_with_std)
 def zo_entk(
     model: nn.Module,
     x_o: Tensor,
@@ -75,7 +76,6 @@ def zo_entk(
     directions: Directions | None = None,
     seed: int,
     step: int = 0,
-    **deprecated: Any,
 ) -> Tensor:
     r"""The ZO eNTK of the drawn U, :math:`K_U(x_o, x_u) = J(x_o)\, U U^\top J(x_u)^\top`.
 
@@ -108,26 +108,12 @@ def zo_entk(
         >>> zo_entk(nn.Linear(2, 2, bias=False), x, x, P=100, seed=0).shape
         torch.Size([1, 1, 2, 2])
     """
-    if _return_std(deprecated):
-        return zo_entk_with_std(  # type: ignore[return-value]
-            model, x_o, x_u, P=P, directions=directions, seed=seed, step=step
-        )
     check_batch("x_o", x_o)
     check_batch("x_u", x_u)
     check_draw(directions, P=P, seed=seed, step=step)
     params = resolve_model(model)
     J_o, J_u = jacobian_at(params, x_o, "x_o"), jacobian_at(params, x_u, "x_u")
     return projected(J_o, J_u, params, P=P, directions=directions, seed=seed, step=step)
-
-
-def _return_std(deprecated: dict[str, Any]) -> bool:
-    """The flag of version 0.1."""
-    wanted = deprecated.pop("return_std", None)
-    if deprecated:
-        raise TypeError(f"zo_entk: unexpected arguments {', '.join(deprecated)}")
-    if wanted is not None:
-        warn("zo_entk: return_std is deprecated; use zo_entk_with_std", stacklevel=4)
-    return bool(wanted)
 
 
 def zo_entk_with_std(

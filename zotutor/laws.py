@@ -169,7 +169,7 @@ def _pieces(rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Both in float64, some of the d columns at a time."""
     width = max(1, _COLUMNS // (len(rows) + len(columns)))
     for a, b in zip(rows.split(width, 1), columns.split(width, 1), strict=True):
-        yield a.double(), b.double()
+        yield a.detach().double(), b.detach().double()
 
 
 def _matrix_parts(

@@ -10,18 +10,19 @@ unbiased estimate of the whole sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch, check_integer, check_labels, check_real
-from .deprecation import seed_was_optional
-from .directions import Directions, LowRank, check_draw
-from .dynamics import change_of_log_probs_at, finite_logits, loss_gradient_at
-from .jacobians import Pullback, hessian_product, jvp_at, refuse_nonfinite, resolve_model
-from .laws import Form, Moments, PairTerms, mean_of_draws, needed, sum_pairs
+from .calling import finite_logits, refuse_nonfinite, resolve_model
+from .checks import check_batch, check_integer, check_real
+from .deprecation import moved, seed_was_optional
+from .directions import Directions, check_draw
+from .dynamics import change_of_log_probs_at, loss_gradient_at
+from .jacobians import Pullback, jvp_at
+from .laws import PairTerms, needed, sum_pairs
 from .parameters import Parameters
 from .streams import Stream, signs
 
@@ -77,7 +78,7 @@ class Progress(NamedTuple):
     total: int
 
 
-def _random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor) -> Tensor:
+def random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor) -> Tensor:
     """Signs for estimates, from streams that no direction uses (five integers, not four)."""
     flat = signs(
         Stream.of(seed, *number, 0, 0), slice(0, math.prod(shape)), like.dtype, like.device
@@ -85,7 +86,8 @@ def _random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor)
     return flat.view(shape)
 
 
-def _summary(samples: list[float]) -> Estimated:
+def summary(samples: list[float]) -> Estimated:
+    """The mean of independent samples, and its standard error."""
     values = torch.tensor(samples, dtype=torch.float64)
     return Estimated(float(values.mean()), float(values.std() / math.sqrt(len(samples))))
 
@@ -114,7 +116,7 @@ def _sampled_kernel(
     back_o, back_u = Pullback(params, x_o), Pullback(params, x_u)
     for s in range(samples):
         w, w_u = (
-            _random_signs(tuple(back.logits.shape), seed, s, number, like=back.logits)
+            random_signs(tuple(back.logits.shape), seed, s, number, like=back.logits)
             for number, back in enumerate((back_o, back_u))
         )
         a = refuse_nonfinite(back_o(w), params, x_o, "x_o")
@@ -138,7 +140,7 @@ def _sampled_dynamics(
     back = Pullback(params, x_o)
     pi = finite_logits(params, x_o, "x_o").softmax(-1)
     for s in range(samples):
-        w = _random_signs(tuple(pi.shape), seed, s, 0, like=pi)
+        w = random_signs(tuple(pi.shape), seed, s, 0, like=pi)
         b = back(w - pi * w.sum(-1, keepdim=True))  # A^T w = w - pi (1 . w)
         refuse_nonfinite(b, params, x_o, "x_o")
         yield _sums(sum_pairs(b[None], g[None], family, params.shapes), moved)
@@ -223,7 +225,7 @@ def estimate_kernel_error(
     """
     family = _check(x_o, x_u, P, directions, samples, seed)
     found = _sampled_kernel(resolve_model(model), x_o, x_u, family, samples, seed)
-    return _summary([sample.variance / P for sample in found])
+    return summary([sample.variance / P for sample in found])
 
 
 @seed_was_optional
@@ -272,107 +274,7 @@ def estimate_dynamics_error(
     lr = check_real("lr", lr, low=0.0)
     params = resolve_model(model)
     found = _sampled_dynamics(params, x_o, x_u, y_u, family, samples, seed)
-    return _summary([lr**2 * sample.variance / P for sample in found])
-
-
-@seed_was_optional
-def estimate_moments(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    P: int,
-    directions: Directions | None = None,
-    samples: int = 64,
-    seed: int,
-) -> tuple[Moments, Moments]:
-    r""":func:`~zotutor.estimator_moments` of the mean cross-entropy, without its Hessian H.
-
-    g and g^T H g are exact, from one and two backward passes; tr(H) and what else a family needs
-    come from Hessian-vector products with random signs (Hutchinson, 1990), one a sample, and for
-    LowRank three more for each matrix of the model.
-
-    Args:
-        model: returns logits (N, V) for a batch (N, ...).
-        x: inputs (N, ...).
-        y: labels (N,).
-        P: number of perturbations, at least 1.
-        directions: family of u; Rademacher by default.
-        samples: draws of signs, at least 2.
-        seed: of the signs, 0 <= seed < 2^64.
-
-    Returns:
-        Two ``Moments``: the estimates, and their standard errors. E|g_hat|^2 is exact.
-
-    Raises:
-        TypeError, ValueError: for a bad batch, labels, P or samples.
-
-    Example:
-        >>> x, y = torch.eye(2), torch.tensor([0, 1])
-        >>> moments, errors = estimate_moments(nn.Linear(2, 2), x, y, P=1, seed=0)
-        >>> moments.squared_norm > 0, errors.squared_norm
-        (True, 0.0)
-    """
-    family = _check(x, x, P, directions, samples, seed)
-    params = resolve_model(model)
-    check_labels("y", y, count=x.shape[0])
-    g = loss_gradient_at(params, x, y).g
-    hessian_times = hessian_product(params, x, y.long())
-    d, along, squared = g.numel(), float(g @ hessian_times(g)), float(g.double().square().sum())
-    curvatures = []
-    for s in range(samples):
-        v = _random_signs((d,), seed, s, 0, like=g)
-        diagonal = v * hessian_times(v)  # its mean is the diagonal of H
-        trace, fourth = float(diagonal.sum()), float(diagonal @ g.square())
-        factored = 0.0
-        if isinstance(family, LowRank):
-            factored = _factored_sample(g, params, hessian_times, seed, s)
-        form = Form(d, trace, along, squared, fourth, factored)
-        curvatures.append(mean_of_draws(form, family, P))
-    # for H = I everything is known: its trace d, its diagonal 1, and the factored sum
-    identity = Form(d, d, squared, squared, squared, _factored_identity(g, params))
-    norm = mean_of_draws(identity, family, P)
-    curvature = _summary(curvatures)
-    return Moments(norm, curvature.value), Moments(0.0, curvature.std_error)
-
-
-def _matrices(g: Tensor, params: Parameters) -> list[tuple[slice, Tensor]]:
-    """The place and the matrix N of each matrix-shaped part of g."""
-    return [
-        (slice(start, stop), g[start:stop].view(params.matrices[i] or ()))
-        for i, _, start, stop in params
-        if params.matrices[i] is not None
-    ]
-
-
-def _factored_identity(g: Tensor, params: Parameters) -> float:
-    """``Form.factored`` for H = I: (m + n + 1) |N|^2 for each matrix."""
-    return sum(
-        (sum(N.shape) + 1) * float(N.double().square().sum()) for _, N in _matrices(g, params)
-    )
-
-
-def _factored_sample(
-    g: Tensor, params: Parameters, hessian_times: Callable[[Tensor], Tensor], seed: int, s: int
-) -> float:
-    """One unbiased sample of ``Form.factored``, from Hessian-vector products within a matrix.
-
-    With signs s (of length m) and t (n), t' (m), s' (n): the three sums are the means of z^T H z
-    for z = s (t'^T N), of z^T H z for z = (N s') t^T, and of x^T H y for x = (N s') t^T and
-    y = (N t) s'^T, each z laid out as the matrix.
-    """
-    total = 0.0
-    for number, (cut, N) in enumerate(_matrices(g, params)):
-        m, n = N.shape
-        draws = _random_signs((2 * (m + n),), seed, s, 1, number, like=g)
-        s_m, t_m, s_n, t_n = draws.split([m, m, n, n])
-        spread = torch.outer(s_m, t_m @ N)
-        x, y = torch.outer(N @ s_n, t_n), torch.outer(N @ t_n, s_n)
-        for left, right in ((spread, spread), (x, x), (x, y)):
-            v = torch.zeros_like(g)
-            v[cut] = right.reshape(-1)
-            total += float(left.reshape(-1) @ hessian_times(v)[cut])
-    return total
+    return summary([lr**2 * sample.variance / P for sample in found])
 
 
 def _check(
@@ -483,7 +385,7 @@ def refine(
     n_o, n_u = len(x_o), len(x_u)
     if y_u is not None:
         target, passes = "the change of log-probabilities", V * n_o
-        exact = V <= samples
+        exact = samples >= V
     else:
         blocks = -(-V * n_u // max(1, _HELD // params.d))
         target, passes = "the kernel", blocks * V * n_o
@@ -523,3 +425,6 @@ def _planned(seen: list[_Sums], error: float, target: str, exact: bool) -> Plan 
     spread = float(off.square().sum().sqrt()) / kernel * (math.sqrt(n / (n - 1)) if n > 1 else 0)
     std_error = spread / error**2 if n > 1 else math.inf
     return Plan(alignment, P, errors, P, 2 * P, target, std_error, n)
+
+
+__getattr__ = moved(__name__, {"estimate_moments": "zotutor.moments"})

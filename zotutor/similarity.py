@@ -8,7 +8,7 @@ from torch import Tensor
 from .checks import check_finite, check_floats
 from .parameters import at_least_float32
 
-_BLOCKS = (2, 3, 4, 5, 6, 7, 8)
+_BLOCKS = range(2, 9)
 """Two dimensions at least: (..., V, V)."""
 
 
@@ -172,10 +172,10 @@ def _as_matrices(K_hat: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """Two blocks (V, V'), or the blocks of two sets (N_o, N_u, V, V') laid out as matrices."""
     expected = "(V, V) or (N_o, N_u, V, V)"
     K_hat, K = (
-        _exact(check_floats(name, M, dims=(2, 4), expected=expected))
+        _exact(check_floats(name, M, dims=range(9), expected=expected))
         for name, M in (("K_hat", K_hat), ("K", K))
     )
-    if K_hat.shape != K.shape:
+    if K_hat.shape != K.shape or K.dim() not in (2, 4):
         raise ValueError(
             f"K_hat, K: given shapes {tuple(K_hat.shape)} and {tuple(K.shape)}, expected the same "
             f"for both: {expected}; index to one block, or to sets of inputs"

@@ -12,17 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .calling import as_logits, finite_logits, model_of, resolve_model
 from .checks import check_batch, check_integer, check_labels, check_real
 from .deprecation import seed_was_optional
 from .directions import Directions, check_draw, check_family
 from .dynamics import (
     change_of_log_probs_at,
-    finite_logits,
     log_softmax_jacobian,
     loss_gradient_at,
     random_projection,
 )
-from .jacobians import as_logits, jacobian_at, model_of, resolve_model
+from .jacobians import jacobian_at
 from .kernels import product
 from .laws import PairTerms, pair_terms
 from .optim import ZOSGD
@@ -141,13 +141,12 @@ def trajectory(
     seen: list[tuple[Tensor, ...]] = []
     for t in range(steps + 1):
         if t in wanted:
-            drifts = (
-                _length(_kernel(params, observe[:kernel_inputs]) - kernel_start)
-                / _length(kernel_start)
-                for params in (first.params, zeroth)
-            )
-            logs = (_log_probs(params, observe) for params in (first.params, zeroth))
-            aligned = _alignment(first.params, observe, first.gradient(x, y, t))
+            with _diverging(t):
+                both = (first.params, zeroth)
+                logs = [_log_probs(params, observe) for params in both]
+                kernels = [_kernel(params, observe[:kernel_inputs]) for params in both]
+                aligned = _alignment(first.params, observe, first.gradient(x, y, t))
+            drifts = [(K - kernel_start).norm() / _length(kernel_start) for K in kernels]
             seen.append((*logs, told_fo, told_zo, *drifts, aligned))
         if t == steps:
             break
@@ -157,7 +156,7 @@ def trajectory(
             x_t, y_t = x[rows], y[rows]
         g = first.gradient(x_t, y_t, t)
         told_fo = told_fo - lr * change_of_log_probs_at(first.params, observe, g)
-        with _diverging("zeroth order", t):
+        with _diverging(t):
             g_zo = loss_gradient_at(zeroth, x_t, y_t, "data[0]", "data[1]").g
         projected = random_projection(g_zo, zeroth, P=P, directions=family, seed=seed, step=t)
         told_zo = told_zo - lr * change_of_log_probs_at(zeroth, observe, projected)
@@ -182,7 +181,7 @@ class _FirstOrder:
 
     def gradient(self, x: Tensor, y: Tensor, t: int) -> Tensor:
         """The gradient of the mean cross-entropy, (d,)."""
-        with _diverging("first order", t):
+        with _diverging(t):
             return loss_gradient_at(self.params, x, y, "data[0]", "data[1]").g
 
     def step(self, g: Tensor, lr: float) -> None:
@@ -195,7 +194,7 @@ class _FirstOrder:
 
 
 @contextmanager
-def _diverging(order: str, t: int) -> Iterator[None]:
+def _diverging(t: int) -> Iterator[None]:
     """After the first step, when data and model were fine, NaN comes from the learning rate."""
     try:
         yield
@@ -203,7 +202,7 @@ def _diverging(order: str, t: int) -> Iterator[None]:
         if t == 0:
             raise
         raise NonFiniteLossError(
-            f"{order}: after step {t} {error}; give a smaller learning rate"
+            f"after step {t} {error}, or give a smaller learning rate"
         ) from error
 
 

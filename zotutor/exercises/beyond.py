@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zotutor.concentration import pair_variance
 from zotutor.directions import LowRank
+from zotutor.laws import pair_variance
 
 
 def check_rank_needed(rank_needed: Callable[[float], int]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zotutor.concentration import jl_min_perturbations, jl_rate
+from zotutor.bounds import jl_min_perturbations, jl_rate
 from zotutor.directions import Gaussian
 
 from .gradients import _compare, _correct
@@ -129,7 +129,7 @@ def check_perturbations_for_distances(student: Callable[[int, float, float], int
                 ),
             ),
             (
-                jl_min_perturbations(n, epsilon, delta, Gaussian()),
+                jl_min_perturbations(n, epsilon, delta=delta, directions=Gaussian()),
                 "This counts n^2 events; n points have n (n - 1) / 2 distances with two tails.",
             ),
             (

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zotutor.calling import resolve_model
 from zotutor.checks import check_batch, check_integer, check_labels
 from zotutor.deprecation import moved, seed_was_optional
 from zotutor.directions import Directions, check_draw
 from zotutor.dynamics import change_of_log_probs_at, loss_gradient_at, random_projection
-from zotutor.jacobians import resolve_model
 from zotutor.planning import exact_dynamics
 
 from .lm import Rows
