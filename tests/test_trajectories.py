@@ -281,7 +281,7 @@ def test_a_run_that_diverges_says_so() -> None:
             network(), batch(), observe=X_O, horizon=1e308, steps=[3], P=[1], seeds=[0]
         ),
     ):
-        with pytest.raises(zo.NonFiniteLossError, match="smaller learning rate|the loss is"):
+        with pytest.raises(zo.NonFiniteLossError, match=r"smaller learning rate|the loss is"):
             call()
 
 

@@ -103,7 +103,7 @@ def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
 def logits(model: nn.Module, x: Tensor) -> Tensor:
     """The logits z (N, V) at the model's own parameters, without a graph; errors as above."""
     with torch.no_grad():
-        return called(model, x)
+        return called(model, x).detach()
 
 
 @contextmanager

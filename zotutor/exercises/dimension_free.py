@@ -1,8 +1,4 @@
-"""Checkers for the chapter *Dimension-free*.
-
-Each compares the student's answer with what the exercise asks for; where a common slip explains the
-difference, the slip becomes the hint.
-"""
+"""Checkers for *Dimension-free*."""
 
 from __future__ import annotations
 
@@ -17,6 +13,16 @@ from zotutor.checks import trainable
 from zotutor.datasets import digits
 from zotutor.jacobians import jacobian
 
+from .answers import (
+    NotYet,
+    ask,
+    compare_number,
+    compare_tensor,
+    correct,
+    normal,
+    tensor,
+)
+
 __all__ = ["check_copies", "check_growing_family", "check_perturbations_for_share"]
 
 
@@ -28,23 +34,12 @@ def check_copies(student: Callable[[Tensor, int], Tensor]) -> None:
             each the original over sqrt(m).
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> check_copies(lambda J, m: J.repeat_interleave(m, dim=1) / m**0.5)
-        Correct: m times the parameters, and the same K.
+        NotYet: with a hint.
     """
-    generator = torch.Generator().manual_seed(0)
-    J = torch.randn(3, 5, generator=generator, dtype=torch.float64)
-    m = 4
-    answer = student(J, m)
-    if not isinstance(answer, Tensor):
-        raise AssertionError(
-            f"copies: returned {type(answer).__name__}, expected a tensor; does your function end "
-            "with `return`?"
-        )
+    J, m = normal(3, 5, seed=0), 4
+    answer = tensor("copies", ask(student, "copies(J, 4)", J.clone(), m), J)
     if answer.shape != (3, 5 * m):
-        raise AssertionError(
+        raise NotYet(
             f"copies: for J of shape (3, 5) and m = 4 returned shape {tuple(answer.shape)}, "
             "expected (3, 20): every parameter becomes four, and the outputs stay"
         )
@@ -55,23 +50,22 @@ def check_copies(student: Callable[[Tensor, int], Tensor]) -> None:
         (K / m, "You divide by m; the sum is divided by sqrt(m)."),
         (K / m**2, "Divide by sqrt(m) once: the chain rule gives each copy 1 / sqrt(m)."),
     ]
-    if not torch.allclose(found, K):
-        for wrong, hint in hints:
-            if torch.allclose(found, wrong):
-                raise AssertionError(f"copies: K is {float(found[0, 0] / K[0, 0]):g} K. {hint}")
-        raise AssertionError("copies: K = J J^T is not what it was; use the chain rule")
+    compare_tensor("K = J J^T of the copies, by the chain rule", found, K, hints)
     expected = J.repeat_interleave(m, dim=1) / math.sqrt(m)
-    if torch.allclose(answer, J.repeat(1, m) / math.sqrt(m)):
-        raise AssertionError(
-            "copies: the right numbers in another order: copies of one parameter stand side by "
-            "side, as repeat_interleave has them"
-        )
-    if not torch.allclose(answer, expected):
-        raise AssertionError(
+    order = (
+        "the right numbers in another order: copies of one parameter are neighbors, as "
+        "repeat_interleave has them"
+    )
+    try:
+        compare_tensor("copies", answer, expected, [(J.repeat(1, m) / math.sqrt(m), order)])
+    except NotYet as found_wrong:
+        if order in str(found_wrong):
+            raise
+        raise NotYet(
             "copies: K is right, but the columns are not copies; every parameter is to become m "
             "that all matter alike, not one of them and m - 1 zeros"
-        )
-    print("Correct: m times the parameters, and the same K.")
+        ) from None
+    correct("m times the parameters, and the same K.")
 
 
 def _stable(h: Tensor, share: float, P: int) -> bool:
@@ -88,7 +82,7 @@ def check_perturbations_for_share(student: Callable[[Tensor, float], Any]) -> No
             P whose largest stable learning rate is at least share * 2 / max(h).
 
     Raises:
-        AssertionError: with a hint.
+        NotYet: with a hint.
     """
     spectra = (
         torch.tensor([1.0, 0.5, 0.25, 0.1, 0.01], dtype=torch.float64),
@@ -101,12 +95,7 @@ def check_perturbations_for_share(student: Callable[[Tensor, float], Any]) -> No
             while not _stable(h, share, expected):
                 expected += 1
             name = f"perturbations_for_share(h, {share}) with {len(h)} eigenvalues"
-            answer = student(h, share)
-            if answer is None:
-                raise AssertionError(f"{name}: returned None; does your function end in `return`?")
-            number = float(answer)
-            if number == expected:
-                continue
+            answer = ask(student, name, h.clone(), share)
             r = float(h.sum() / h.max())
             bound = math.ceil(share / (1 - share) * (1 + r))
             slips = [
@@ -122,16 +111,39 @@ def check_perturbations_for_share(student: Callable[[Tensor, float], Any]) -> No
                     "That is the limit of small P, 2 P / tr(H): the term (1 + 1/P) is missing.",
                 ),
             ]
-            for wrong, hint in slips:
-                if number == wrong:
-                    raise AssertionError(
-                        f"{name}: returned {number:g}, expected {expected}. {hint}"
-                    )
-            raise AssertionError(
-                f"{name}: returned {number:g}, expected {expected}. Put eta = share * 2 / max(h) "
-                "into the equation, and look for the smallest P with a left side of at most 1"
+            hint = (
+                "Put eta = share * 2 / max(h) into the equation, and look for the smallest P with "
+                "a left side of at most 1"
             )
-    print("Correct: the smallest P for every spectrum and share.")
+            compare_number(name, answer, expected, slips, whole=True, hint=hint)
+    correct("the smallest P for every spectrum and share.")
+
+
+def _count_and_alignment(build: Callable[[int], nn.Module], size: int) -> tuple[int, float]:
+    """d, and the alignment of different images, over the pairs of eight."""
+    images = digits().x_test[[0, 1, 2, 3, 4, 14, 19, 28]]
+    different = ~torch.eye(len(images), dtype=torch.bool)
+    model = ask(build, f"build({size})", size)
+    if not isinstance(model, nn.Module):
+        raise NotYet(f"build({size}): returned {type(model).__name__}, expected a torch.nn.Module")
+    with torch.no_grad():
+        shape = tuple(ask(model, f"build({size})(images)", images).shape)
+    if shape != (len(images), 10):
+        raise NotYet(
+            f"build({size}): logits of shape {shape} for {len(images)} digits, expected "
+            f"({len(images)}, 10)"
+        )
+    J = ask(jacobian, f"jacobian(build({size}), images)", model, images).double()  # (N, V, d)
+    norms = J.square().sum((1, 2))
+    rows = J.flatten(0, 1)
+    K = (rows @ rows.T).view(len(images), 10, len(images), 10)
+    squared = K.square().sum((1, 3))
+    scale = (norms[:, None] * norms)[different].sum()
+    if float(scale) == 0.0:
+        raise NotYet(
+            f"build({size}): the Jacobian is 0; initialize so that a step moves the logits"
+        )
+    return sum(p.numel() for p in trainable(model)), float(squared[different].sum() / scale)
 
 
 def check_growing_family(
@@ -144,57 +156,30 @@ def check_growing_family(
         sizes: sizes to try, in ascending order; their parameters must grow.
 
     Raises:
-        AssertionError: with a hint.
+        NotYet: with a hint.
     """
-    images = digits().x_test[[0, 1, 2, 3, 4, 14, 19, 28]]
-    different = ~torch.eye(len(images), dtype=torch.bool)
-    counts, alignments = [], []
-    for size in sizes:
-        model = build(size)
-        if not isinstance(model, nn.Module):
-            raise AssertionError(
-                f"build({size}): returned {type(model).__name__}, expected a torch.nn.Module"
-            )
-        with torch.no_grad():
-            shape = tuple(model(images).shape)
-        if shape != (len(images), 10):
-            raise AssertionError(
-                f"build({size}): logits of shape {shape} for {len(images)} digits, expected "
-                f"({len(images)}, 10)"
-            )
-        J = jacobian(model, images).double()  # (N, V, d)
-        norms = J.square().sum((1, 2))
-        rows = J.flatten(0, 1)
-        K = (rows @ rows.T).view(len(images), 10, len(images), 10)
-        squared = K.square().sum((1, 3))
-        scale = (norms[:, None] * norms)[different].sum()
-        if float(scale) == 0.0:
-            raise AssertionError(
-                f"build({size}): the Jacobian is 0; initialize so that a step moves the logits"
-            )
-        counts.append(sum(p.numel() for p in trainable(model)))
-        alignments.append(float(squared[different].sum() / scale))
+    counts, alignments = zip(*(_count_and_alignment(build, size) for size in sizes), strict=True)
     if counts[-1] < 4 * counts[0]:
-        raise AssertionError(
+        raise NotYet(
             f"build: d is {counts}, and hardly grows; let the trainable parameters grow with size "
             "(frozen features are buffers, and do not count)"
         )
     if min(alignments) <= 0.0:
-        raise AssertionError(
+        raise NotYet(
             "build: different images share nothing at all, so that K is 0 and a relative error "
             "means nothing; keep a small part that they share"
         )
     slope = math.log(alignments[-1] / alignments[0]) / math.log(counts[-1] / counts[0])
     shown = ", ".join(f"{a:.1e} at d = {d:,}" for a, d in zip(alignments, counts, strict=True))
     if slope > -0.3:
-        raise AssertionError(
+        raise NotYet(
             f"build: the alignment is {shown}: it does not fall. The parameters you add move "
             "different images alike, or do not move them; let each image have an address of its own"
         )
     if slope > -0.7:
-        raise AssertionError(
+        raise NotYet(
             f"build: the alignment is {shown}: it falls as d to the power {slope:.2f}, expected "
             "-1 or less. Addresses that are random and independent give an inner product of "
             "sqrt(d) against squared lengths of d"
         )
-    print(f"Correct: the alignment falls as d to the power {slope:.2f}.")
+    correct(f"the alignment falls as d to the power {slope:.2f}.")
