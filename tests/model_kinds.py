@@ -79,6 +79,11 @@ class Recurrent(nn.Module):
         return self.head(self.body(x)[0][:, -1])
 
 
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1).tanh()
+
+
 class Bag(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -185,6 +190,9 @@ class LastToken(nn.Module):
         return self.model(input_ids=tokens).logits[:, -1, :5]
 
 
+HEADS = {"GPT2": "GPT2LMHeadModel", "Bert": "BertLMHeadModel"}
+
+
 def language_model(kind: str, **options: Any) -> nn.Module:
     """A small causal language model of transformers from a configuration, in eval mode."""
     import transformers
@@ -192,7 +200,7 @@ def language_model(kind: str, **options: Any) -> nn.Module:
     config = getattr(transformers, f"{kind}Config")(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+        model = getattr(transformers, HEADS.get(kind, f"{kind}ForCausalLM"))(config)
     return LastToken(model)
 
 
@@ -223,6 +231,7 @@ def _tokens(N: int, seed: int) -> Tensor:
     return torch.randint(3, VOCABULARY, (N, 4), generator=source)
 
 
+GPT2: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 2}
 SMALL: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": 1}
 LLAMA: dict[str, Any] = SMALL | {
     "hidden_size": 8,
@@ -266,6 +275,13 @@ class Kind:
                 p.copy_(torch.randn(p.shape, generator=source, dtype=torch.float64) / fan_in**0.5)
         return model.to(dtype)
 
+    def reference(self) -> nn.Module:
+        """The same numbers in float64."""
+        model = self.model()
+        if not self.exact:
+            model.model.config._experts_implementation = "eager"  # type: ignore[union-attr]
+        return model
+
     def x(self, N: int, *, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
         x = self.inputs(N, seed)
         return x.to(dtype) if x.is_floating_point() else x
@@ -284,7 +300,7 @@ KINDS: dict[str, Kind] = {
     "opt": Kind(_opt, _tokens),
     "gpt-2": Kind(
         lambda: language_model(
-            "GPT2", vocab_size=VOCABULARY, n_positions=16, n_embd=8, n_layer=2, n_head=2
+            "GPT2", vocab_size=VOCABULARY, n_positions=16, n_embd=8, n_layer=2, n_head=2, **GPT2
         ),
         _tokens,
     ),
@@ -308,8 +324,13 @@ KINDS: dict[str, Kind] = {
     "mixture of experts": Kind(
         lambda: language_model("Mixtral", **LLAMA, num_local_experts=4, num_experts_per_tok=2),
         _tokens,
+        exact=False,  # its grouped matrix product takes float32, bfloat16 and float16
     ),
     "embedding bag": Kind(Bag, _tokens),
+    "sparse embedding": Kind(
+        lambda: nn.Sequential(nn.Embedding(VOCABULARY, 3, sparse=True), Mean(), nn.Linear(3, 3)),
+        _tokens,
+    ),
     "weight norm": Kind(
         lambda: nn.Sequential(
             parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3)
@@ -352,7 +373,7 @@ def naive_rows(model: nn.Module, x: Tensor) -> Tensor:
             rows.append(
                 torch.cat(
                     [
-                        (torch.zeros_like(p) if g is None else g).reshape(-1).double()
+                        (torch.zeros_like(p) if g is None else g.to_dense()).reshape(-1).double()
                         for p, g in zip(params, grads, strict=True)
                     ]
                 )
@@ -361,7 +382,7 @@ def naive_rows(model: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(J)
 
 
-def precisions(model: nn.Module, name: str, dtype: torch.dtype) -> nn.Module:
+def in_precision(model: nn.Module, name: str, dtype: torch.dtype) -> nn.Module:
     """A copy in ``dtype``; of "mixed dtypes" the head stays one step finer."""
     model = copy.deepcopy(model).to(dtype)
     if name == "mixed dtypes":

@@ -292,6 +292,8 @@ def jacobian_at(
     J = torch.empty(x.shape[0], V, params.d, dtype=dtype, device=x.device)
     for rows, part in zip(J.split(size), x.split(size), strict=True):
         _fill_rows(rows, params, part)
+    if not bool(J.any()):
+        Pullback(params, x[:1])  # which refuses a model whose logits carry no derivative
     return refuse_nonfinite(J, params, x, name)
 
 

@@ -160,7 +160,7 @@ def _once_differentiable(tensors: Sequence[Tensor]) -> bool:
         node = todo.pop()
         if node is None or node in seen:
             continue
-        if node.name() == "Error":
+        if node.name().endswith("::Error"):
             return True
         seen.add(node)
         todo += [parent for parent, _ in node.next_functions]
