@@ -35,7 +35,7 @@ def _union_factor(directions: Directions) -> float:
 
 
 def jl_rate(epsilon: float) -> float:
-    r"""The exponent of the tail, :math:`[\epsilon - \ln(1 + \epsilon)] / 2 \approx \epsilon^2 / 4`.
+    """The exponent of the tail, [epsilon - ln(1 + epsilon)] / 2: about epsilon^2 / 4.
 
     Args:
         epsilon: relative error, above -1.
@@ -57,19 +57,14 @@ def jl_rate(epsilon: float) -> float:
 def jl_min_perturbations(
     n: int, epsilon: float, *, delta: float, directions: Directions | None = None
 ) -> int:
-    r"""How many perturbations keep all inner products of n vectors, by Johnson and Lindenstrauss.
+    """How many perturbations keep all inner products of n vectors, by Johnson and Lindenstrauss.
 
     With
 
-    .. math::
+        P >= (2 ln n + ln(k / delta)) / (c epsilon^2), c = [epsilon - ln(1 + epsilon)] /
+        (2 epsilon^2), which tends to 1/4 as epsilon tends to 0,
 
-        P \ge \frac{2 \ln n + \ln(k / \delta)}{c\, \epsilon^2}, \qquad
-        c = \frac{\epsilon - \ln(1 + \epsilon)}{2 \epsilon^2} \to \frac 1 4
-        \text{ as } \epsilon \to 0,
-
-    with probability at least :math:`1 - \delta`,
-    :math:`\lvert (U^\top a) \cdot (U^\top b) - a \cdot b \rvert \le \epsilon \lvert a \rvert
-    \lvert b \rvert` for every pair a, b of the n vectors. k = 1 for Gaussian (the paper's form);
+    with probability at least 1 - delta |(U^T a) . (U^T b) - a . b| <= epsilon |a| |b| for every pair a, b of the n vectors. k = 1 for Gaussian (the paper's form);
     k = 2 for Rademacher and Sphere, whose proof goes through the norms of a + b and a - b. The
     number of parameters d does not appear.
 
@@ -108,7 +103,7 @@ def jl_min_perturbations(
 
 @keyword_only
 def jl_epsilon(P: int, n: int, *, delta: float, directions: Directions | None = None) -> float:
-    r"""The error that P perturbations guarantee: the inverse of :func:`jl_min_perturbations`.
+    """The error that P perturbations guarantee: the inverse of :func:`jl_min_perturbations`.
 
     Args:
         P: number of perturbations, at least 1.
@@ -117,9 +112,8 @@ def jl_epsilon(P: int, n: int, *, delta: float, directions: Directions | None = 
         directions: Gaussian, Rademacher or Sphere; Rademacher by default.
 
     Returns:
-        :math:`\epsilon`, such that all inner products of n vectors are kept to
-        :math:`\epsilon \lvert a \rvert \lvert b \rvert` with probability at least
-        :math:`1 - \delta`. It can be above 1: true, and of little use.
+        epsilon, such that all inner products of n vectors are kept to epsilon |a| |b| with
+        probability at least 1 - delta. It can be above 1: true, and of little use.
 
     Raises:
         TypeError, ValueError: as there.
@@ -145,14 +139,11 @@ def jl_epsilon(P: int, n: int, *, delta: float, directions: Directions | None = 
 def kernel_error_bound(
     J_o: Tensor, J_u: Tensor, *, P: int, delta: float, directions: Directions | None = None
 ) -> float:
-    r"""The paper's bound on the squared error of K_U, which holds with probability 1 - delta.
+    """The paper's bound on the squared error of K_U, which holds with probability 1 - delta.
 
-    .. math::
+        norm(K_U - K)_F^2 <= epsilon_JL^2 (V/2) [norm(J_o)_F^2 + norm(J_u)_F^2]^2,
 
-        \lVert K_U - K \rVert_F^2 \le
-        \epsilon_{JL}^2 \frac V 2 \left[\lVert J_o \rVert_F^2 + \lVert J_u \rVert_F^2\right]^2,
-
-    with :math:`\epsilon_{JL}` = :func:`jl_epsilon` for the n = 2 V rows. It is a guarantee, and
+    with epsilon_JL = :func:`jl_epsilon` for the n = 2 V rows. It is a guarantee, and
     many times larger than the error: see :func:`~zotutor.kernel_error_law`.
 
     Args:
@@ -169,6 +160,7 @@ def kernel_error_bound(
         TypeError, ValueError: for arguments out of range, or numbers that are not finite.
 
     Example:
+        >>> import torch
         >>> kernel_error_bound(torch.eye(2), torch.eye(2), P=10**6, delta=0.01) < 0.01
         True
     """

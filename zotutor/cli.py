@@ -17,8 +17,8 @@ import typer
 from .checks import check_integer
 from .directions import from_name
 from .llm import lm, tasks
-from .llm.finetune import check_width, rows
 from .llm.finetune import finetune as run_finetune
+from .llm.rows import prepare
 from .llm.runs import files, ledger
 from .llm.runs.disk import RunStoppedError
 from .llm.runs.ranks import Ranks, place_among
@@ -221,6 +221,7 @@ def finetune(
             weight_decay=weight_decay,
             batch_size=batch_size,
             length=length,
+            kind=kind.value,
             evaluate_every=evaluate_every,
             dev=dev,
             seed=seed,
@@ -269,14 +270,16 @@ def plan(
         check_integer("inputs", inputs, low=1)
         family_, task_ = from_name(directions), _task(task, data, None, seed, data_revision)
         model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
-        scored = rows(model_, tokenizer, task_.words)
-        observed, updated = task_.dev[:inputs], task_.train[:inputs]
-        x_o, x_u = (
-            lm.encode(tokenizer, [e.text for e in part], length=length).to(device)
-            for part in (observed, updated)
+        observed, updated = (
+            [e.text for e in part] for part in (task_.dev[:inputs], task_.train[:inputs])
         )
-        check_width(model_, max(x_o.shape[1], x_u.shape[1]))
-        y_u = None if kernel else torch.tensor([e.label for e in updated], device=device)
+        scored, prompts, *_ = prepare(
+            model_, tokenizer, task_.words, [*observed, *updated], length=length, kind=kind.value
+        )
+        x_o, x_u = prompts.batch(observed), prompts.batch(updated)
+        y_u = (
+            None if kernel else torch.tensor([e.label for e in task_.train[:inputs]], device=device)
+        )
         options: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
         print(make_plan(scored, x_o, x_u, y_u, directions=family_, **options))
 

@@ -70,30 +70,22 @@ def check_representable(name: str, value: float) -> float:
 def pair_variance(
     J_o: Tensor, J_u: Tensor, *, directions: Directions, shapes: Shapes | None = None
 ) -> float:
-    r"""The variance of one direction's inner products, over all pairs of rows.
+    """The variance of one direction's inner products, over all pairs of rows.
 
-    .. math:: \sum_{ij} \operatorname{Var}[(u \cdot a_i)(u \cdot b_j)]
+        sum_ij Var[(u . a_i)(u . b_j)]
 
     for the rows a_i of J_o and b_j of J_u. Each pair (a, b) contributes, for independent entries,
 
-    .. math::
-
-        \lvert a \rvert^2 \lvert b \rvert^2 + (a \cdot b)^2 + (\kappa - 3) \sum_k a_k^2 b_k^2,
+        |a|^2 |b|^2 + (a . b)^2 + (kappa - 3) sum_k a_k^2 b_k^2,
 
     on the sphere
 
-    .. math::
-
-        \frac{d}{d + 2} \left[\lvert a \rvert^2 \lvert b \rvert^2 + 2 (a \cdot b)^2\right]
-        - (a \cdot b)^2,
+        d/(d + 2) [|a|^2 |b|^2 + 2 (a . b)^2] - (a . b)^2,
 
     and for LowRank(r) the Gaussian term and, for each matrix-shaped parameter with parts M of a and
     N of b,
 
-    .. math::
-
-        \frac 2 r \left[\lVert M N^\top \rVert_F^2 + \operatorname{tr}\left((M^\top N)^2\right)
-        + \lVert M^\top N \rVert_F^2\right].
+        (2/r) [norm(M N^T)_F^2 + tr((M^T N)^2) + norm(M^T N)_F^2].
 
     Args:
         J_o: rows (V, d); any number of rows, a batch flattened as well.
@@ -212,16 +204,12 @@ def kernel_error_law(
     directions: Directions | None = None,
     shapes: Shapes | None = None,
 ) -> float:
-    r"""The exact mean square error of K_U, an equality where the paper has a bound.
+    """The exact mean square error of K_U, an equality where the paper has a bound.
 
-    For independent entries of kurtosis :math:`\kappa`
+    E norm(K_U - K)_F^2 for independent entries of kurtosis kappa:
 
-    .. math::
-
-        \operatorname E \lVert K_U - K \rVert_F^2 = \frac 1 P \left[
-        \lVert J_o \rVert_F^2 \lVert J_u \rVert_F^2 + \lVert K \rVert_F^2
-        + (\kappa - 3) \sum_k \Big(\sum_i J_{o,ik}^2\Big) \Big(\sum_j J_{u,jk}^2\Big)
-        \right];
+        [norm(J_o)_F^2 norm(J_u)_F^2 + norm(K)_F^2
+         + (kappa - 3) sum_k (sum_i J_o[i,k]^2)(sum_j J_u[j,k]^2)] / P;
 
     for Sphere and LowRank see :func:`~zotutor.laws.pair_variance`, of which this is a P-th. No d,
     no V: only norms and how well they align.
@@ -260,15 +248,11 @@ def dynamics_error_law(
     lr: float,
     shapes: Shapes | None = None,
 ) -> float:
-    r"""The exact mean square error of the predicted change of log pi(. | x_o) in one step.
+    """The exact mean square error of the predicted change of log pi(. | x_o) in one step.
 
-    With B = A J_o and independent entries,
+    With B = A J_o, E |Delta_ZO - Delta_FO|^2 for independent entries:
 
-    .. math::
-
-        \operatorname E \lvert \Delta_{ZO} - \Delta_{FO} \rvert^2 = \frac{\eta^2}{P} \left[
-        \lVert B \rVert_F^2 \lvert g \rvert^2 + \lvert B g \rvert^2
-        + (\kappa - 3) \sum_k \Big(\sum_i B_{ik}^2\Big) g_k^2 \right].
+        lr^2 [norm(B)_F^2 |g|^2 + |B g|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) g[k]^2] / P.
 
     It is the kernel's law for the rows of B and the one row g.
 
@@ -315,17 +299,13 @@ def estimator_moments(
     directions: Directions | None = None,
     shapes: Shapes | None = None,
 ) -> Moments:
-    r"""Second moments of the estimate :math:`\hat g = U U^\top g`: the loss's own view.
+    """Second moments of the estimate g_hat = U U^T g: the loss's own view.
 
     For independent entries
 
-    .. math::
-
-        \operatorname E \lvert \hat g \rvert^2
-        &= \lvert g \rvert^2 \left(1 + \frac{d + \kappa - 2}{P}\right), \\
-        \operatorname E[\hat g^\top H \hat g]
-        &= \left(1 + \frac 1 P\right) g^\top H g + \frac{\operatorname{tr}(H) \lvert g \rvert^2}{P}
-        + \frac{\kappa - 3}{P} \sum_k H_{kk} g_k^2.
+        E|g_hat|^2 = |g|^2 (1 + (d + kappa - 2)/P),
+        E[g_hat^T H g_hat] = (1 + 1/P) g^T H g + tr(H) |g|^2 / P
+                             + (kappa - 3) sum_k H_kk g_k^2 / P.
 
     Here is where d is: in the length of the step, and in tr(H), which limits the learning rate.
 
@@ -436,9 +416,9 @@ def perturbations_needed(
     directions: Directions | None = None,
     overlap: float = 0.0,
 ) -> int:
-    r"""How many perturbations give a relative error.
+    """How many perturbations give a relative error.
 
-    .. math:: P = \frac{1/a + 1 + (\kappa - 3)\, o/a}{\text{error}^2}
+        P = (1/a + 1 + (kappa - 3) o/a) / error^2
 
     The relative error is the root of E norm(K_U - K)_F^2 over norm(K)_F, and a the alignment,
     norm(K)_F^2 / (norm(J_o)_F^2 norm(J_u)_F^2). The same rule with a' = |B g|^2 / (norm(B)_F^2

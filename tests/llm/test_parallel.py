@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(
             seen = iter(range(100))
 
             def poisoned(module: nn.Module, given: Any, found: Any) -> None:
-                if next(seen) > 10:  # two evaluations take one of them, each step four
+                if next(seen) > 14:  # the check takes four, the evaluation two, each step four
                     found.logits.mul_(float("nan"))
 
             model.register_forward_hook(poisoned)

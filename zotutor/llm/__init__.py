@@ -7,7 +7,9 @@ import sys
 
 from .dynamics import Positions, step_fidelity
 from .finetune import Run, evaluate, finetune
-from .lm import Rows, encode, load, word_ids
+from .lm import load
+from .prompts import encode, word_ids
+from .rows import Rows
 from .runs import ledger
 from .runs.disk import RunError, RunStoppedError
 from .runs.ledger import LedgerError
