@@ -346,7 +346,12 @@ def plan(
     """
     options = {"directions": directions, "samples": samples, "seed": seed}
     *_, last = refine(model, x_o, x_u, y_u, error=error, **options)  # type: ignore[arg-type]
-    if last.plan is None:
+    return last_plan(last)
+
+
+def last_plan(last: Progress | None) -> Plan:
+    """The plan that :func:`refine` ends with, or a ValueError if there is none."""
+    if last is None or last.plan is None:
         raise ValueError(
             "model: its kernel block is 0 here, so that a relative error means nothing; choose "
             "x_o and x_u that share parameters, or use estimate_kernel_error"
