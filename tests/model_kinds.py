@@ -109,19 +109,19 @@ class Checkpointed(nn.Module):
         self.reentrant = reentrant
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(checkpoint(self.body, x, use_reentrant=self.reentrant))  # type: ignore[arg-type]
+        return self.head(checkpoint(self.body, x, use_reentrant=self.reentrant))
 
 
 class OldFunction(torch.autograd.Function):
     """Without setup_context, so that torch.func cannot go through it, nor forward mode."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return x.sin()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return g * x.cos()
 
@@ -130,7 +130,7 @@ class OnceDifferentiable(torch.autograd.Function):
     """Its backward leaves no graph: a second derivative is refused."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return x.sin()
 
@@ -388,5 +388,5 @@ def in_precision(model: nn.Module, name: str, dtype: torch.dtype) -> nn.Module:
     if name == "mixed dtypes":
         finer = {torch.bfloat16: torch.float32, torch.float32: torch.float64}
         with contextlib.suppress(KeyError):
-            model.head.to(finer[dtype])  # type: ignore[union-attr,operator]
+            model.head.to(finer[dtype])
     return model

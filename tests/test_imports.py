@@ -18,11 +18,11 @@ import pytest
 import zotutor as zo
 
 PACKAGE = Path(zo.__file__).parent
-LAZY = ("datasets", "exercises", "figures", "llm", "models")
+LAZY = ("datasets", "exercises", "experiments", "figures", "llm", "models")
 READING_ORDER = (
     "parameters checks streams directions probe estimators optim calling jacobians kernels "
-    "similarity laws bounds dynamics trajectories planning moments datasets models figures "
-    "explorables exercises llm cli"
+    "similarity laws bounds dynamics trajectories planning moments datasets models "
+    "experiments figures explorables exercises llm cli"
 ).split()
 """A module may need those before it in this list, and none after. Others stand anywhere between."""
 

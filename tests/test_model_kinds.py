@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor import jacobians
-from zotutor.calling import Parameters, resolve_model
+from zotutor.calling import resolve_model
 from zotutor.dynamics import change_of_log_probs
 from zotutor.jacobians import Pullback
+from zotutor.parameters import Parameters
 
 pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 

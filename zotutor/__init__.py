@@ -55,7 +55,7 @@ from .similarity import (
 from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, figures, llm, models
+    from . import datasets, exercises, experiments, figures, llm, models
 
 __version__ = "0.1.0"
 
@@ -84,6 +84,7 @@ __all__ = [
     "estimator_moments",
     "estimators",
     "exercises",
+    "experiments",
     "fidelity",
     "figures",
     "jacobian",
@@ -117,7 +118,7 @@ __all__ = [
     "zo_entk_with_std",
 ]
 
-_LAZY = ("datasets", "exercises", "figures", "llm", "models")
+_LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:

@@ -64,8 +64,9 @@ def jl_min_perturbations(
         P >= (2 ln n + ln(k / delta)) / (c epsilon^2), c = [epsilon - ln(1 + epsilon)] /
         (2 epsilon^2), which tends to 1/4 as epsilon tends to 0,
 
-    with probability at least 1 - delta |(U^T a) . (U^T b) - a . b| <= epsilon |a| |b| for every pair a, b of the n vectors. k = 1 for Gaussian (the paper's form);
-    k = 2 for Rademacher and Sphere, whose proof goes through the norms of a + b and a - b. The
+    with probability at least 1 - delta |(U^T a) . (U^T b) - a . b| <= epsilon |a| |b| for every
+    pair a, b of the n vectors. k = 1 for Gaussian (the paper's form); k = 2 for Rademacher and
+    Sphere, whose proof goes through the norms of a + b and a - b. The
     number of parameters d does not appear.
 
     scikit-learn's ``johnson_lindenstrauss_min_dim`` answers another question: how many are enough

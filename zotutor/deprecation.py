@@ -88,7 +88,8 @@ def keyword_only(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **kwargs)
         given = ", ".join(f"{name}=..." for name in extra)
         warn(f"{function.__name__}: arguments by position are deprecated here; give {given}")
-        return function(*args[:positional], **extra, **kwargs)
+        named: Callable[..., _R] = function
+        return named(*args[:positional], **extra, **kwargs)
 
     return call
 
@@ -116,8 +117,10 @@ def flag_became(
                 f"{function.__name__}: {name} is deprecated; use {other().__name__} for "
                 f"{name}={value}, and leave it out else"
             )
-            wanted = kwargs.pop(name) == value
-            return (other() if wanted else function)(*args, **kwargs)
+            kept: dict[str, Any] = dict(kwargs)
+            called: Callable[..., Any] = other() if kept.pop(name) == value else function
+            result: _R = called(*args, **kept)
+            return result
 
         return call
 

@@ -228,7 +228,7 @@ def random_projection(
     return projected
 
 
-@flag_became("matrices", False, lambda: step_change)
+@flag_became("matrices", False, lambda: globals()["step_change"])
 @seed_was_optional
 def one_step(
     model: nn.Module,

@@ -395,6 +395,7 @@ def refine(
         blocks = -(-V * n_u // max(1, _HELD // params.d))
         target, passes = "the kernel", blocks * V * n_o
         exact = passes + V * n_u <= samples * (2.5 * n_o + n_u)  # forward mode counts as 1.5
+    pieces: Iterator[tuple[int, _Sums]]
     if exact and y_u is not None:
         g = loss_gradient_at(params, x_u, y_u, "x_u", "y_u").g
         pieces = ((k, _sums(terms)) for k, terms in exact_dynamics(params, x_o, g, family))

@@ -162,9 +162,14 @@ def trajectory(
         told_zo = told_zo - lr * change_of_log_probs_at(zeroth, observe, projected)
         first.step(g, lr)
         optimizer.step(partial(_loss, zo, x_t, y_t))
-    columns = [torch.stack(column) for column in zip(*seen, strict=True)]
+    log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned = (
+        torch.stack(column) for column in zip(*seen, strict=True)
+    )
     constant = math.sqrt(sum(terms) / terms.aligned)
-    return Trajectory(torch.tensor(sorted(wanted)), *columns, constant)
+    recorded = torch.tensor(sorted(wanted))
+    return Trajectory(
+        recorded, log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned, constant
+    )
 
 
 class _FirstOrder:

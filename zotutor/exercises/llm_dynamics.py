@@ -56,7 +56,7 @@ def check_perturbations_to_tell_apart(
     """Check how many Gaussian perturbations show whether a step tells two labels apart.
 
     Args:
-        student: takes H (N, d), the gradient of each text's log-odds of label 1, labels t (N,) of
+        student: takes B (N, d), the gradient of each text's log-odds of label 1, labels y (N,) of
             -1 and 1, the loss's gradient g (d,) and a relative error; returns P for the mean change
             of the log-odds of the right label.
 
@@ -92,7 +92,7 @@ def check_perturbations_to_tell_apart(
                 "This is for N changes, each by itself; their signed mean is one, with one row b.",
             ),
         ]
-        call = "perturbations(H, t, g, error)"
+        call = "perturbations(B, y, g, error)"
         answer = ask(student, call, H.clone(), t.clone(), g.clone(), error)
         compare_number(call, answer, expected, slips, whole=True)
     correct("one row, one cosine, one P.")
