@@ -20,7 +20,7 @@ import zotutor as zo
 PACKAGE = Path(zo.__file__).parent
 LAZY = ("datasets", "exercises", "experiments", "figures", "llm", "models")
 READING_ORDER = (
-    "parameters checks streams directions probe estimators optim calling jacobians kernels "
+    "parameters checks streams directions closure probe estimators optim calling jacobians kernels "
     "similarity laws bounds dynamics trajectories planning moments datasets models "
     "experiments figures explorables exercises llm cli"
 ).split()
@@ -214,7 +214,7 @@ print("refused")
 # ---- public names -------------------------------------------------------------------------------
 
 PROMISED = """
-Gaussian Rademacher Sphere Sparse LowRank probe estimate_gradient ZOSGD jacobian jvp vjp entk
+Gaussian Rademacher Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp vjp entk
 zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim jacobians
 kernels dynamics datasets models figures exercises NonFiniteLossError
 """.split()

@@ -26,6 +26,7 @@ from . import (
     tables,
 )
 from .bounds import jl_epsilon, jl_min_perturbations, kernel_error_bound
+from .closure import NonFiniteLossError
 from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
 from .dynamics import one_step, step_change
 from .estimators import estimate_gradient
@@ -44,7 +45,7 @@ from .planning import (
     estimate_kernel_error,
     plan,
 )
-from .probe import NonFiniteLossError, probe
+from .probe import perturbed
 from .similarity import (
     alignment,
     cka,
@@ -102,9 +103,9 @@ __all__ = [
     "optim",
     "parameters",
     "perturbations_needed",
+    "perturbed",
     "plan",
     "planning",
-    "probe",
     "relative_frobenius",
     "similarity",
     "spectral_wasserstein",

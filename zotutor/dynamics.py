@@ -210,7 +210,7 @@ def random_projection(
     family, params = check_draw(directions, P=P, seed=seed, step=step), resolve(params)
     check_direction("g", g, params.d)
     check_finite("g", g)
-    drawn = draw(family, params.tensors, P=P, seed=seed, step=step)
+    drawn = draw(family, params, P=P, seed=seed, step=step)
     parts = g.split(params.sizes)
     weights = [
         sum(
@@ -391,7 +391,7 @@ def _take_step(
         raise ValueError("directions, eps: given without P; give P for zeroth order, or neither")
     if P is not None:
         directions = check_draw(directions, P=P, seed=seed, step=step)
-        eps = resolve_eps(eps, list(params.tensors))
+        eps = resolve_eps(eps, params)
     check_labels("y_u", y_u, count=x_u.shape[0])
     before = finite_logits(params, x_o, "x_o")
     g, G = loss_gradient_at(params, x_u, y_u, "x_u", "y_u")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .calling import as_logits, finite_logits, model_of, resolve_model
 from .checks import check_batch, check_integer, check_labels, check_real
+from .closure import NonFiniteLossError
 from .deprecation import seed_was_optional
 from .directions import Directions, check_draw, check_family
 from .dynamics import (
@@ -27,7 +28,6 @@ from .kernels import product
 from .laws import PairTerms, pair_terms
 from .optim import ZOSGD
 from .parameters import Parameters, at_least_float32
-from .probe import NonFiniteLossError
 
 
 class Trajectory(NamedTuple):
