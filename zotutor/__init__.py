@@ -21,6 +21,7 @@ from . import (
     planning,
     streams,
 )
+from .closure import NonFiniteLossError
 from .concentration import (
     dynamics_error_law,
     estimator_moments,
@@ -50,7 +51,7 @@ from .planning import (
     estimate_moments,
     plan,
 )
-from .probe import NonFiniteLossError, probe
+from .probe import perturbed
 from .trajectories import trajectory
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ __all__ = [
     "one_step",
     "optim",
     "perturbations_needed",
+    "perturbed",
     "plan",
     "planning",
-    "probe",
     "relative_frobenius",
     "spectral_wasserstein",
     "streams",

@@ -47,7 +47,7 @@ def check_zo_entk_from_values(student: Callable[..., Tensor]) -> None:
         ),
         Slip(
             every[..., 0],
-            "All probes went along the same direction: give probe its number, p=p.",
+            "All probes went along the same direction: give zo.perturbed its number, p=p.",
         ),
         Slip(expected.mT, "Each block is transposed: its rows belong to x_o."),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zotutor.probe import probe
+from zotutor.probe import perturbed
 
 __all__ = ["weights_changed_by_probes"]
 
@@ -26,7 +26,7 @@ def weights_changed_by_probes(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for p in range(probes):
         try:
-            with torch.no_grad(), probe(model, eps, seed=0, step=0, p=p):
+            with torch.no_grad(), perturbed(model, eps, seed=0, step=0, p=p):
                 loss_fn()
                 if p == probes - 1:
                     raise KeyboardInterrupt
