@@ -437,9 +437,10 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     move(copied, columns(zo.Rademacher(), tensors, seed=3, step=5, p=2), c)
     with torch.no_grad():
         moved = float(closure())
-    assert probed != plain
-    # a probe may take another kernel than the model alone does, so not the same bits
-    assert probed == pytest.approx(moved, rel=1e-6)
+    assert abs(probed - plain) > 1e-4 * abs(plain)  # many times the tolerance below
+    # In other memory, or under a mode, torch may choose another kernel: the last digits may differ;
+    # that what is handed out is theta + c u to the bit is the next test.
+    assert probed == pytest.approx(moved, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -57,7 +57,7 @@ from .trajectories import trajectory
 if TYPE_CHECKING:
     from . import datasets, exercises, experiments, figures, llm, models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ZOSGD",
