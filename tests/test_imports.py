@@ -202,7 +202,7 @@ def refused(call):
     except ImportError as error:
         return "zotutor[book]" in str(error)
 
-assert zo.models.mlp()(zo.directions.torch.zeros(1, 64)).shape == (1, 10)
+assert zo.models.mlp(seed=0)(zo.directions.torch.zeros(1, 64)).shape == (1, 10)
 assert zo.datasets.mnist
 assert refused(zo.datasets.digits), "datasets"
 assert refused(lambda: zo.figures), "figures"

@@ -33,7 +33,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 def network(outputs: int = 3) -> nn.Module:
     """A convolution, a matrix and vectors, in float64: d = 79 for three outputs."""
-    model = zo.models.lenet(inputs=(1, 4, 4), outputs=outputs, channels=(2, 3), hidden=(4,))
+    model = zo.models.lenet(inputs=(1, 4, 4), outputs=outputs, channels=(2, 3), hidden=(4,), seed=0)
     model.double()
     with torch.no_grad():
         for number, p in enumerate(model.parameters()):
@@ -220,7 +220,7 @@ class Digits:
 
     def __init__(self) -> None:
         split = zo.datasets.digits()
-        self.model = zo.models.mlp(16, 1)
+        self.model = zo.models.mlp(16, 1, seed=0)
         optimizer = torch.optim.SGD(self.model.parameters(), 0.5)
         for _ in range(40):
             optimizer.zero_grad()
