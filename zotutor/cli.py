@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .llm.runs.ranks import Ranks
 from .llm.runs.replay import check_header, ledger_in
 from .llm.runs.replay import replay as run_replay
 from .llm.runs.weights import save_pretrained
-from .planning import plan as make_plan
+from .planning import Plan, Progress, last_plan, refine
 
 EXIT_CODES = """\b
 Exit codes:
@@ -164,7 +165,25 @@ def plan(
         x_o, x_u = prompts.batch(texts[: len(observed)]), prompts.batch(texts[len(observed) :])
         y_u = None if kernel else torch.tensor([e.label for e in updated], device=device)
         given: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
-        say(str(make_plan(scored, x_o, x_u, y_u, directions=family, **given)))
+        pieces = refine(scored, x_o, x_u, y_u, directions=family, **given)
+        say(str(_planned(pieces, bar=sys.stderr.isatty())))
+
+
+def _planned(pieces: Iterator[Progress], *, bar: bool) -> Plan:
+    """The last plan; a bar shows the one so far, and without a terminal a line the first."""
+    from tqdm import tqdm
+
+    found = None
+    with tqdm(disable=not bar, file=sys.stderr, unit="row") as shown:
+        for found in pieces:
+            if found.plan is not None and not bar and found.done < found.total:
+                warn(f"P is about {found.plan.P} ({found.done} of {found.total})")
+                bar = True  # once
+            shown.total, shown.n = found.total, found.done
+            if found.plan is not None:
+                shown.set_postfix_str(f"P is about {found.plan.P}", refresh=False)
+            shown.refresh()
+    return last_plan(found)
 
 
 @app.command(short_help="The tuned weights again, from the base model and a ledger.")

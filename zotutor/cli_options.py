@@ -138,11 +138,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No bar, no summary.")]
 
 # ---- plan ----------------------------------------------------------------------------------------
 
-Error = Annotated[float, typer.Option(help="Relative error to reach.")]
+Error = Annotated[float, typer.Option(help="The relative error wanted.")]
 Inputs = Annotated[
-    int, typer.Option(help="Examples to look at: this many of train, and as many of dev.")
+    int, typer.Option(help="Number of examples to look at, of train and of dev each.")
 ]
-Samples = Annotated[int, typer.Option(help="Random signs drawn; more are more exact.")]
+Samples = Annotated[
+    int,
+    typer.Option(help="Random signs drawn where rows are too many to form; more are more exact."),
+]
 Kernel = Annotated[
     bool, typer.Option("--kernel", help="Plan for the kernel, not the log-probabilities.")
 ]
