@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import zotutor as zo
 from zotutor.experiments import dimension_free as free
@@ -73,48 +72,6 @@ def test_the_law_for_a_number_of_outputs_is_the_packages() -> None:
     assert found.rank == pytest.approx(float(zo.effective_rank(J_u @ J_u.T)), rel=1e-4)
     for (error, bar), law in zip(found.errors, found.laws, strict=True):
         assert abs(error - law) < 5 * bar + 0.02 * law
-
-
-def test_curvatures_are_those_of_the_gauss_newton_matrix() -> None:
-    model = network()
-    J, pi = zo.jacobian(model, X).double(), model(X).softmax(1).detach().double()
-    S = torch.diag_embed(pi) - pi[:, :, None] * pi[:, None]
-    H = torch.einsum("nid,nij,nje->de", J, S, J) / 3
-    exact = torch.linalg.eigvalsh(H)[-30:]
-    found = free.curvatures(model, X)
-    torch.testing.assert_close(found, exact.clamp_min(0), rtol=1e-3, atol=1e-5)
-    sampled = free.effective_rank_by_passes(model, X, signs=400, rounds=30)
-    assert sampled == pytest.approx(float(found.sum() / found[-1]), rel=0.15)
-
-
-def test_the_loss_around_has_its_minimum_at_the_model() -> None:
-    theta, loss_at = free.loss_around(network(), X)
-    slope, loss = torch.func.grad_and_value(loss_at)(theta)
-    assert float(loss) == pytest.approx(0.0, abs=1e-6)
-    assert float(slope.norm()) < 1e-6
-    moved = theta + 0.1
-    logits, start = zo.models.mlp(12, 1, seed=0), network()(X).softmax(1)
-    torch.nn.utils.vector_to_parameters(moved, logits.parameters())
-    expected = F.kl_div(logits(X).log_softmax(1), start, reduction="batchmean")
-    torch.testing.assert_close(loss_at(moved), expected.detach())
-
-
-@pytest.mark.parametrize("P", [1, 5, 40])
-def test_the_largest_stable_step_has_spectral_radius_one(P: int) -> None:
-    h = torch.tensor([3.0, 2.0, 0.5, 0.1], dtype=torch.float64)
-    lr = free.max_stable_lr(h, P)
-    D = 1 - 2 * lr * h + (1 + 1 / P) * lr**2 * h**2
-    M = torch.diag(D) + lr**2 / P * h.square()[None]
-    assert float(torch.linalg.eigvals(M).abs().max()) == pytest.approx(1.0, abs=1e-9)
-
-
-def test_a_bracket_holds_where_runs_change_from_rest_to_growth() -> None:
-    model = zo.models.train(network(), X, y=Y, lr=0.3, steps=300)
-    limit = free.max_stable_lr(free.curvatures(model, X), 4)
-    low, high = free.stable_bracket(model, X, P=4, limit=limit, factors=(0.1, 0.5, 2.5, 8.0))
-    assert low <= 1 <= high
-    with pytest.raises(ValueError, match="smaller or larger"):
-        free.stable_bracket(model, X, P=4, limit=limit, factors=(0.1, 0.2))
 
 
 def test_draws_from_inner_products_have_the_law() -> None:
