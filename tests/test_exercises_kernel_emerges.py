@@ -21,9 +21,9 @@ def prediction(model: nn.Module, x_o: Tensor, x_u: Tensor, y_u: Tensor, lr: floa
 
 
 def logits_along(model: nn.Module, x: Tensor, seed: int, p: int, eps: float = 1e-3) -> Tensor:
-    with zo.probe(model, eps, seed=seed, step=0, p=p):
+    with zo.perturbed(model, eps, seed=seed, step=0, p=p):
         above = model(x)
-    with zo.probe(model, -eps, seed=seed, step=0, p=p):
+    with zo.perturbed(model, -eps, seed=seed, step=0, p=p):
         return (above - model(x)) / (2 * eps)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["correlation", "mean_with_error", "power", "rms", "rms_with_error"]
 
-Numbers = Tensor | Sequence[float]
+Numbers = Tensor | np.ndarray | Sequence[float]
 
 
 def _double(name: str, values: Numbers, *, least: int) -> Tensor:

@@ -51,7 +51,7 @@ def check_trace_from_losses(student: Callable[..., Any]) -> None:
     answer = ask(student, call, loss_fn, [theta], eps=eps, P=P, seed=0)
     if not torch.equal(theta.detach(), before):
         raise NotYet(
-            f"{call}: theta is not what it was. Look at the loss inside `with zo.probe(...)`, "
+            f"{call}: theta is not what it was. Look at the loss inside `with zo.perturbed(...)`, "
             "which never writes theta"
         )
     slips = [

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from zotutor.directions import Rademacher
 from zotutor.jacobians import jacobian, jvp, vjp
-from zotutor.kernels import relative_frobenius
+from zotutor.kernels import product, projected
 from zotutor.models import gradient, mlp
-from zotutor.statistics import rms_with_error
+from zotutor.similarity import alignment, relative_frobenius
+from zotutor.statistics import rms, rms_with_error
 
 __all__ = [
     "Facts",
@@ -27,6 +28,7 @@ __all__ = [
     "Outputs",
     "draws_from_gram",
     "kernel_facts",
+    "mean_over_starts",
     "measure",
     "measure_outputs",
     "pooled",
@@ -178,6 +180,34 @@ def measure(
         for kind, pairs in kinds.items():
             errors[kind].append(relative_error(K_U, facts.K, pairs))
     return Measured(len(g), facts, errors)
+
+
+def mean_over_starts(
+    x: Tensor, *, width: int, P: int, starts: int, draws: int
+) -> tuple[float, float, int]:
+    """Error and alignment of all pairs of different inputs, over networks of one hidden layer.
+
+    Args:
+        x: inputs (N, 1, 8, 8).
+        width: of the hidden layer.
+        P: number of perturbations, random signs.
+        starts: networks, each the seed of its number.
+        draws: for each network.
+
+    Returns:
+        Root mean square relative error, mean alignment, d.
+    """
+    found, seen = [], []
+    left, right = torch.triu_indices(len(x), len(x), 1)
+    for seed in range(starts):
+        network = mlp(width, 1, seed=seed)
+        J = jacobian(network, x)  # (N, V, d)
+        K = product(J, J)
+        for step in range(draws):
+            drawn = projected(J, J, network, P=P, seed=seed, step=step)
+            found.append(relative_frobenius(drawn, K)[left, right])
+        seen.append(alignment(J[left], J[right]))
+    return rms(torch.stack(found)), torch.stack(seen).mean().item(), J.shape[2]
 
 
 def measure_outputs(x: Tensor, *, V: int, d: int, P: int, draws: int) -> Outputs:
