@@ -316,8 +316,9 @@ def test_bound_is_the_papers_formula() -> None:
     J_o, J_u = random(4, 30, seed=12), random(4, 30, seed=13)
     epsilon = zo.jl_epsilon(50, 8, delta=0.05, directions=Gaussian())
     norms = float(J_o.square().sum() + J_u.square().sum())
-    bound = zo.kernel_error_bound(J_o, J_u, P=50, delta=0.05, directions=Gaussian())
-    assert bound == pytest.approx(epsilon**2 * 4 / 2 * norms**2, rel=1e-9)
+    for family in (Gaussian(), Rademacher(), Sphere()):  # one condition: V^2 pairs, not n (n-1)/2
+        bound = zo.kernel_error_bound(J_o, J_u, P=50, delta=0.05, directions=family)
+        assert bound == pytest.approx(epsilon**2 * 4 / 2 * norms**2, rel=1e-9)
 
 
 def laws(rows: Tensor, columns: Tensor, *families: Directions, **shapes: object) -> list[float]:
