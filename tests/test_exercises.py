@@ -19,18 +19,20 @@ import test_exercises_kernel_fidelity as fidelity
 import test_exercises_learning_dynamics as dynamics
 import test_exercises_llm_dynamics as llm_dynamics
 import test_exercises_llm_finetuning as llm_finetuning
+import test_exercises_loss_view as loss_view
 import test_exercises_zo_sgd as zo_sgd
 import torch
 from torch import Tensor
 
 import zotutor as zo
-from zotutor.concentration import jl_rate
+from zotutor.bounds import jl_rate
 from zotutor.exercises import NotYet
 
 RIGHT: dict[str, Callable[..., Any]] = {
     "alignment_from_error": fidelity.alignment_from_error,
     "alignment_from_responses": fidelity.alignment_from_responses,
     "best_eps": lambda delta, third: (3 * delta / third) ** (1 / 3),
+    "best_perturbations": loss_view.best_perturbations,
     "best_factor": lambda d, kurtosis: 1 - 1 / (d + kurtosis - 1),
     "change_from_passes": llm_dynamics.change,
     "constant": lambda a: math.sqrt(1 / a + 1),
@@ -42,16 +44,16 @@ RIGHT: dict[str, Callable[..., Any]] = {
     "growing_family": lambda size: dimension_free.Table(size),
     "law_from_kernels": fidelity.law_from_kernels,
     "log_softmax_jacobian": zo.dynamics.log_softmax_jacobian,
+    "loss_left": intro.loss_left,
     "lowrank_variance": beyond.lowrank_variance,
     "momentum_step": zo_sgd.momentum_step,
     "norm_variance": jl_lemma.norm_variance,
-    "perturbations_for": lambda error, d, kurtosis: math.ceil((d + kurtosis - 2) / error**2),
     "perturbations_for_distances": jl_lemma.perturbations_for_distances,
-    "perturbations_for_share": dimension_free.perturbations_for_share,
+    "perturbations_for_share": loss_view.perturbations_for_share,
+    "perturbations_per_step": zo_sgd.perturbations_per_step,
     "perturbations_to_tell_apart": lambda H, t, g, error: llm_dynamics.needed(
         t @ H / len(t), g, error
     ),
-    "perturbations_within": lambda f, trace, top: math.ceil((1 + trace / top) / (f - 1)),
     "predicted_change": dynamics.change,
     "prediction_without_kernel": dynamics.prediction,
     "quantum": lambda loss, eps: llm_finetuning.spacing(loss) / (2 * eps),
@@ -59,12 +61,12 @@ RIGHT: dict[str, Callable[..., Any]] = {
     "seconds_needed": lambda squared, s, error: squared * s / error**2,
     "softmax_regression_kernel": dynamics.regression_kernel,
     "steps": lambda C, deviation: math.ceil((C / deviation) ** 2),
-    "steps_needed": intro.steps_needed,
     "steps_until_checkpoint": lambda d, P: 2 * d // (40 + 8 * P),
     "tail_probability": lambda P, epsilon: 2 * math.exp(-P * jl_rate(epsilon)),
     "text_change": lambda g_o, g_u, tokens, lr: lr * tokens * (g_o @ g_u),
     "trace_from_losses": zo_sgd.trace_from_losses,
-    "updates_needed": lambda f, error: math.ceil((1 / f - 1) / error**2),
+    "which_directions": gradients.which_directions,
+    "which_rounding": llm_finetuning.which_rounding,
     "zo_entk_from_values": emerges.zo_entk_from_values,
     "zo_prediction": emerges.zo_prediction,
 }

@@ -5,10 +5,11 @@ Every message says what was given, what was expected, and what to do.
 
 from __future__ import annotations
 
+import errno
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +95,33 @@ def check_real(name: str, value: float, *, low: float, open_low: bool = False) -
 
 
 def check_path(name: str, path: str | os.PathLike[str]) -> Path:
-    """``path`` with ``~`` expanded, or a TypeError or ValueError that names it."""
+    """``path`` with ``~`` expanded, or a TypeError or ValueError that names it.
+
+    A name that is no UTF-8 is refused: a library below may not open it, or nobody can print it.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name}: given {path!r} of type {type(path).__name__}, expected a path")
+    text = os.fsdecode(path)
     try:
-        text: Any = os.fspath(path)
-        os.fsencode(text)
-    except (TypeError, UnicodeEncodeError):
-        text = None
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise (TypeError if not isinstance(path, (str, os.PathLike)) else ValueError)(
-            f"{name}: given {path!r}, expected a path that a file can have; give its name"
-        )
+        text.encode()
+        if not text or "\0" in text:
+            raise ValueError
+        os.lstat(text)
+    except ValueError:  # or UnicodeEncodeError, which is one
+        raise ValueError(
+            f"{name}: given {text!r}, expected the path of a file or folder; rename it"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(
+                f"{name}: given a path of {len(text)} characters, {text[:40]!r}..., longer than "
+                "this system allows; choose a shorter one"
+            ) from None
     try:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{name}: given {text!r}, and this machine knows no such home; write the path in full"
+            f"{name}: given {text!r}, and there is no such home folder; write the path in full"
         ) from None
 
 
@@ -121,11 +134,16 @@ def check_eps(eps: float, dtypes: Iterable[torch.dtype]) -> float:
     """
     eps = check_real("eps", eps, low=0.0, open_low=True)
     for dtype in dict.fromkeys(dtypes):
+        if eps >= torch.finfo(dtype).max:
+            raise ValueError(
+                f"eps: given {eps}, too large for {dtype}; give a small number, or leave it out "
+                "for the default"
+            )
         spacing = torch.finfo(dtype).eps
         if eps < spacing:
             raise ValueError(
                 f"eps: given {eps}, too small for {dtype} parameters, whose spacing at 1 is "
-                f"{spacing:.3g}; give at least that, or leave eps=None for the default"
+                f"{spacing:.3g}; give at least that, or leave it out for the default"
             )
     return eps
 
@@ -212,3 +230,57 @@ def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None
             "renumber the labels"
         )
     return y.long()
+
+
+def check_floats(
+    name: str,
+    value: Tensor,
+    *,
+    dims: Sequence[int],
+    expected: str,
+    fix: str = "index or reshape it",
+) -> Tensor:
+    """``value`` as a tensor of finite real numbers with one of ``dims`` dimensions, none of size 0.
+
+    ``expected`` says the shape in words, such as "(V, d)", and ``fix`` how to get there.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: given a {type(value).__name__}, expected a tensor of shape {expected}; "
+            "convert it with torch.as_tensor"
+        )
+    if value.layout != torch.strided or value.is_meta:
+        kind = "on the meta device" if value.is_meta else f"of layout {value.layout}"
+        raise TypeError(f"{name}: given a tensor {kind}, expected a dense one that holds numbers")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name}: given dtype {value.dtype}, expected real floating point; convert it with "
+            ".float()"
+        )
+    if value.dim() not in dims or value.numel() == 0:
+        raise ValueError(
+            f"{name}: given shape {tuple(value.shape)}, expected {expected}, no dimension of size "
+            f"0; {fix}"
+        )
+    return check_finite(name, value)
+
+
+def check_finite(name: str, value: Tensor) -> Tensor:
+    """``value`` itself if all of its numbers are finite, or a ValueError that says which is not."""
+    if not is_finite(value):
+        raise ValueError(
+            f"{name}: {place_of_nonfinite(value)}, expected finite numbers; repair or leave out "
+            "what holds it"
+        )
+    return value
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all numbers are; a sum first, which takes no memory and is NaN if any of them is."""
+    return bool(value.detach().sum().isfinite()) or bool(value.isfinite().all())
+
+
+def place_of_nonfinite(value: Tensor) -> str:
+    """The first number that is NaN or infinite, such as "nan at [0, 3]"."""
+    bad = value.detach().isfinite().logical_not().nonzero()[0].tolist()
+    return f"{float(value.detach()[tuple(bad)])} at {bad}"
