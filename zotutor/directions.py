@@ -174,8 +174,7 @@ def weighted_sum(
 
 def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> list[Tensor]:
     """:func:`weighted_sum` for all parameters of a small model, flat; the same bits."""
-    first, *others = [direction.parts for direction in directions]
-    assert first is not None
+    first, *others = [direction.parts or () for direction in directions]
     total = torch._foreach_mul(first, weights[0])
     for parts, weight in zip(others, weights[1:], strict=True):
         torch._foreach_add_(total, parts, alpha=weight)
