@@ -17,8 +17,8 @@ import typer
 from .checks import check_integer
 from .directions import from_name
 from .llm import lm, tasks
-from .llm.finetune import finetune as run_finetune
-from .llm.rows import prepare
+from .llm.finetuning import finetune as run_finetune
+from .llm.preparing import prepare
 from .llm.runs import files, ledger
 from .llm.runs.disk import RunStoppedError
 from .llm.runs.ranks import Ranks, place_among
