@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import zotutor as zo
-from zotutor.concentration import jl_rate
+from zotutor.bounds import jl_rate
 from zotutor.exercises import NotYet
 
 RIGHT: dict[str, Callable[..., Any]] = {

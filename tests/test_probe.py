@@ -310,8 +310,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "linear": lambda: of_model(nn.Linear(4, 3), X),
     "linear without a bias": lambda: of_model(nn.Linear(4, 3, bias=False), X),
     "bilinear": lambda: of_model(nn.Bilinear(4, 4, 3), X, X.flip(0)),
-    "mlp": lambda: of_model(zo.models.mlp(5, 2, inputs=4, outputs=3), X),
-    "lenet": lambda: of_model(zo.models.lenet(inputs=(3, 8, 8)), IMAGES),
+    "mlp": lambda: of_model(zo.models.mlp(5, 2, inputs=4, outputs=3, seed=0), X),
+    "lenet": lambda: of_model(zo.models.lenet(inputs=(3, 8, 8), seed=0), IMAGES),
     "convolution": lambda: of_model(nn.Conv2d(3, 4, 3, padding=1, stride=2), IMAGES),
     "channels last": lambda: of_model(
         nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
@@ -515,7 +515,7 @@ def test_each_of_seed_step_p_and_family_tells() -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_exception_leaves_nothing_behind(error: type[BaseException], dtype: torch.dtype) -> None:
-    model = fill(zo.models.mlp(5, 2, inputs=4, outputs=3)).to(dtype)
+    model = fill(zo.models.mlp(5, 2, inputs=4, outputs=3, seed=0)).to(dtype)
     tensors = list(model.parameters())
     gradient = torch.ones_like(tensors[0])
     tensors[0].grad = gradient
