@@ -336,7 +336,7 @@ def plan(
         TypeError, ValueError: for bad batches, labels, error or samples; ValueError if the kernel
             is 0, when a relative error means nothing, or where NaN or infinity comes out.
 
-    When J is at hand use :func:`~zotutor.kernel_error_law`, which is exact; to see the estimate as
+    Where J is known use :func:`~zotutor.kernel_error_law`, which is exact; to see the estimate as
     it becomes better, :func:`~zotutor.planning.refine`.
 
     Example:

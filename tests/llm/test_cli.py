@@ -24,7 +24,7 @@ pytest.importorskip("typer", reason="the extra `llm` is not installed")
 from small import save_model
 from typer.testing import CliRunner, Result
 
-from zotutor import llm
+from zotutor import llm, planning
 from zotutor.cli import app
 from zotutor.llm.runs.disk import Claim
 from zotutor.llm.runs.ledger import read
@@ -152,8 +152,22 @@ def test_a_plan_says_how_many(model: Path, data: Path, kernel: list[str]) -> Non
     options = ["--model", model, "--task", "sst2", "--data", data, "--inputs", 1, "--samples", 4]
     done = zotutor("plan", *options, *kernel, "--error", 0.5, "--directions", "gaussian")
     assert done.exit_code == 0, done.output
-    assert re.search(r"P = \d+ perturbations give the error asked for", done.stdout)
+    (P,) = re.findall(
+        r"P = (\d+) perturbations \(exactly, for these inputs\) reach the", done.stdout
+    )
     assert ("the kernel" in done.stdout) == bool(kernel)
+    assert f"in one step of {2 * int(P)} forward passes" in done.stdout
+
+
+def test_a_plan_soon_says_what_it_expects(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, in a line of its own, where there is no terminal for a bar."""
+    monkeypatch.setattr(planning, "_FORMED", 1)
+    done = zotutor("plan", "--model", model, "--task", "sst2", "--data", data, "--inputs", 2)
+    assert done.exit_code == 0, done.output
+    assert re.findall(r"zotutor: P is about \d+ (.*)", done.stderr) == ["(1 of 4)"]
+    assert "P is about" not in done.stdout
 
 
 @pytest.mark.parametrize("command", ["finetune", "plan", "replay", "info"])
