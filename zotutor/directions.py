@@ -428,7 +428,7 @@ class LowRank(Directions):
     rank: int
 
     def __post_init__(self) -> None:
-        check_integer("rank", self.rank, low=1)
+        check_integer("rank", self.rank, low=1, high=1 << 31)
 
     @property
     def kurtosis(self) -> float:
@@ -503,10 +503,10 @@ def from_name(text: str) -> Directions:
         if name == "lowrank":
             return LowRank(int(number))
     except ValueError as error:
-        raise ValueError(f"directions: given {text!r}; {error}") from None
+        raise ValueError(f"directions: given {text[:40]!r}; {error}") from None
     raise ValueError(
-        f"directions: given {text!r}, expected one of {', '.join(_BY_NAME)}, or sparse:DENSITY or "
-        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
+        f"directions: given {text[:40]!r}, expected one of {', '.join(_BY_NAME)}, or "
+        "sparse:DENSITY or lowrank:RANK, as in sparse:0.1 and lowrank:4"
     )
 
 

@@ -406,8 +406,13 @@ class ZOSGD(Optimizer):
 
 def _check_options(options: Mapping[str, Any], where: str = "") -> None:
     """Refuse a group whose lr, momentum or weight_decay is out of range."""
-    check_real(f"{where}lr", options["lr"], low=0.0)
-    check_real(f"{where}weight_decay", options["weight_decay"], low=0.0)
+    lr = check_real(f"{where}lr", options["lr"], low=0.0)
+    decay = check_real(f"{where}weight_decay", options["weight_decay"], low=0.0)
+    if max(1.0, lr) * decay > torch.finfo(torch.float32).max:
+        raise ValueError(
+            f"{where}weight_decay: given {decay}, more than float32 holds; give less than 1 / lr, "
+            "beyond which weights grow"
+        )
     if check_real(f"{where}momentum", options["momentum"], low=0.0) >= 1.0:
         raise ValueError(
             f"{where}momentum: given {options['momentum']}, expected in [0, 1); give one below 1"

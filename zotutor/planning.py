@@ -384,6 +384,8 @@ def refine(
         [(2, 2)]
     """
     error = check_real("error", error, low=0.0, open_low=True)
+    if not 1e-9 <= error <= 1e9:
+        raise ValueError(f"error: given {error}, which no P is for; give one nearer to 1")
     family = _check(x_o, x_u, 1, directions, samples, seed)
     params = resolve_model(model)
     V = finite_logits(params, x_o, "x_o").shape[1]

@@ -23,6 +23,7 @@ from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
 from .evaluation import check_labels, right_answers, shared, texts_of
+from .learning_rate import advice
 from .lm import Kind
 from .preparing import Prepared, coarsest, prepare
 from .runs.files import examples_hash
@@ -69,7 +70,7 @@ def finetune(
     task: Task,
     *,
     steps: int,
-    lr: float,
+    lr: float | None,
     schedule: Schedule = "constant",
     P: int = 1,
     eps: float | None = None,
@@ -106,7 +107,7 @@ def finetune(
         tokenizer: its tokenizer.
         task: from :func:`~zotutor.llm.task`.
         steps: how many, at least 1.
-        lr: learning rate.
+        lr: learning rate; None to be told, in a ValueError, which one suits the model.
         schedule: "constant", or "linear" for lr (1 - step / steps).
         P: number of perturbations per step (method "zo").
         eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, by the
@@ -150,7 +151,7 @@ def finetune(
         hash_every = seal_every
     options = Options.checked(
         steps=steps,
-        lr=lr,
+        lr=_without(lr, method),
         schedule=schedule,
         batch_size=batch_size,
         length=length,
@@ -176,6 +177,8 @@ def finetune(
     ranks.check(stepper, options.batch_size)
     labels = [example.label for example in task.train]
     batches = Batches(train, labels, size=options.batch_size, seed=options.seed)
+    if lr is None and isinstance(stepper, ZerothOrder):
+        raise ValueError(f"lr: not given; {advice(stepper, batches)}")
     session = _Session(prepared, evaluated, batches, stepper, options, ranks)
     folder = session.folder(task, output)
     begun = time.perf_counter()
@@ -186,6 +189,13 @@ def finetune(
     seconds = time.perf_counter() - begun
     first, last = evaluations[0][1], evaluations[-1][1]
     return Run(first, last, losses, evaluations, seconds, session.tokens, prepared.about)
+
+
+def _without(lr: float | None, method: str) -> float:
+    """A learning rate; a stand-in for none where what suits the model will be measured."""
+    if lr is None and method == "zo":
+        return 0.0
+    return check_real("lr", lr, low=0.0)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -212,7 +222,7 @@ class Options:
         optional = {"length", "evaluate_every", "dev"}
         for name, count in counts.items():
             if count is not None or name not in optional:
-                counts[name] = check_integer(name, count, low=1)
+                counts[name] = check_integer(name, count, low=1, high=1 << 63)
         if schedule not in get_args(Schedule):
             expected = ", ".join(get_args(Schedule))
             raise ValueError(f"schedule: given {schedule!r}, expected one of {expected}")
