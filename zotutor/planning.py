@@ -313,9 +313,10 @@ def plan(
     lr / T the same noise averages out as well, so that T steps at P = 1 do what one step does at
     P = T.
 
-    Nothing of size V x V or V x d is formed. Where one backward pass for each output of each input
-    costs less than ``samples`` samples, as for a few label words, P is exact for these inputs; else
-    it is estimated from random signs, and its standard error is stated.
+    Where one backward pass for each output of each input costs less than ``samples`` samples, as
+    for a few label words, P is exact for these inputs, from some rows of the Jacobians at a time
+    (2 GB in float32 at most); else it is estimated from random signs, and its standard error is
+    stated. Nothing of size V x V is formed.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).

@@ -24,6 +24,7 @@ pytest.importorskip("typer", reason="the extra `llm` is not installed")
 from small import save_model
 from typer.testing import CliRunner, Result
 
+import zotutor as zo
 from zotutor import llm, planning
 from zotutor.cli import app
 from zotutor.llm.runs.disk import Claim
@@ -168,6 +169,28 @@ def test_a_plan_soon_says_what_it_expects(
     assert done.exit_code == 0, done.output
     assert re.findall(r"zotutor: P is about \d+ (.*)", done.stderr) == ["(1 of 4)"]
     assert "P is about" not in done.stdout
+
+
+@pytest.mark.parametrize("error", [ValueError, NotImplementedError])
+def test_advice_is_for_who_reads_it(
+    error: type[Exception],
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody at a command line can call another method of an optimizer, or pass eps=None."""
+
+    def refuses(*_: Any, **options: Any) -> None:
+        raise error("model: it is odd; take a sequential step, with ZOSGD.step")
+
+    monkeypatch.setattr(zo.ZOSGD, "measure_batched", refuses)
+    done = zotutor("finetune", *arguments(directions="lowrank:2"))
+    refused(done, 1, "model: it is odd; take directions other than LowRank")
+    assert "ZOSGD" not in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert zotutor("finetune", *arguments(directions="rademacher")).exit_code == 0
+    done = zotutor("finetune", *arguments(eps=1e-9, output=tmp_path / "other"))
+    refused(done, 1, "--eps: given 1e-09, too small .* or leave it out for the default")
 
 
 @pytest.mark.parametrize("P", [1, 4])
