@@ -502,7 +502,7 @@ MALFORMED: list[tuple[Callable[[Tensor], Any], type[Exception], str]] = [
     (lambda t: t.numpy(), TypeError, "given a ndarray, expected a tensor"),
     (lambda t: t.long(), TypeError, "given dtype torch.int64, expected real floating point"),
     (lambda t: t.bool(), TypeError, "given dtype torch.bool, expected real floating point"),
-    (lambda t: t.cfloat(), TypeError, "given dtype torch.complex64, expected real"),
+    (lambda t: t.to(torch.complex64), TypeError, "given dtype torch.complex64, expected real"),
     (lambda t: t.to("meta"), TypeError, "on the meta device"),
     (lambda t: t.to_sparse(), TypeError, "layout torch.sparse_coo"),
     (lambda t: t[:0], ValueError, "no dimension of size 0"),
@@ -568,7 +568,7 @@ def test_names_of_version_0_1_are_found_where_they_are_now() -> None:
     with pytest.warns(DeprecationWarning, match=r"use zotutor.similarity.cka"):
         assert zo.kernels.cka is zo.cka
     with pytest.warns(DeprecationWarning, match=r"by position are deprecated here; give delta="):
-        assert zo.jl_min_perturbations(20, 0.1, 0.01, Gaussian()) == 4519  # type: ignore[misc]
+        assert zo.jl_min_perturbations(20, 0.1, 0.01, Gaussian()) == 4519  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         zo.concentration.nothing  # noqa: B018
 

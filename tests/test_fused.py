@@ -111,7 +111,7 @@ def test_dense_directions_are_as_if_in_place(
         found = logits(model, ids)
     with torch.no_grad():
         expected, start = logits(moved, ids), logits(model, ids)
-    assert torch.equal(found, expected)
+    close(found, expected)  # a matmul in blocks may be another kernel than the whole one's
     assert (found - start).norm() > 0.05 * start.norm()  # or nothing was tested
     # that classifier's one linear layer, its head, is smaller than a block: by substitution
     expected_here = {F.embedding} if kind == "gpt2 classifier" else {F.linear, F.embedding}

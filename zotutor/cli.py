@@ -18,8 +18,8 @@ from .cli_messages import reported, say, warn
 from .cli_options import Dtype, Kind, Schedule, Split
 from .directions import from_name
 from .llm import lm, tasks
-from .llm.finetune import finetune as run_finetune
-from .llm.rows import prepare
+from .llm.finetuning import finetune as run_finetune
+from .llm.preparing import prepare
 from .llm.runs import files, ledger
 from .llm.runs.disk import make_folder, remove_empty
 from .llm.runs.ranks import Ranks

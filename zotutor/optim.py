@@ -46,7 +46,7 @@ class ZOSGD(Optimizer):
         params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
             groups with their own lr, momentum and weight_decay. Frozen ones are left out.
         lr: learning rate eta, at least 0. A stable one is smaller than for SGD, by a factor of
-            about P / (P + effective rank of the Hessian).
+            about P / (P + 1 + tr(H) / lambda).
         eps: finite-difference step; None for the default of the dtype (1e-3 in float32).
         P: number of perturbations a step, at least 1.
         directions: family of u; :class:`~zotutor.Rademacher` by default.

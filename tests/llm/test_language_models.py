@@ -14,7 +14,7 @@ from small import WORDS, save_model, toy_task
 
 import zotutor as zo
 from zotutor.llm import Rows, encode, lm, tasks, word_ids
-from zotutor.llm.finetune import Method, evaluate, finetune
+from zotutor.llm.finetuning import Method, evaluate, finetune
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 

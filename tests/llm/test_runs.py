@@ -32,7 +32,7 @@ from zotutor.llm import (
     replay,
     weights_hash,
 )
-from zotutor.llm.finetune import Run
+from zotutor.llm.finetuning import Run
 from zotutor.llm.runs import files
 from zotutor.llm.runs.folder import Folder
 from zotutor.llm.runs.interrupts import uninterrupted
