@@ -32,6 +32,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny matrices take the road of large ones, in one block."""
     monkeypatch.setattr(fused, "CHUNK", 64)
+    monkeypatch.setattr(fused, "LARGE", 64)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from small import WORDS, save_model, toy_task
 
 import zotutor as zo
 from zotutor.llm import Rows, encode, evaluate, lm, tasks, word_ids
+from zotutor.llm.evaluation import evaluate
 from zotutor.llm.finetuning import Method, finetune
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
@@ -172,13 +173,10 @@ def test_label_words_must_be_one_token_each(folder: Path) -> None:
 def test_zeroth_order_lowers_the_loss_of_a_toy_task(
     folder: Path, directions: zo.directions.Directions | None
 ) -> None:
-    """Three of eight seeds must solve it; each does in about three of four (12 of 16 measured).
+    """Two of at most eight seeds. Of twenty tried 15 learn, 6 of 10 with LowRank: at that rate this
+    fails on one machine in a hundred. Without learning no seed gets there."""
 
-    Fewer than three of eight then come with a probability of 0.4 %, and a method that learns
-    nothing stays at chance in all.
-    """
-    solved = []
-    for seed in range(8):
+    def learns(seed: int) -> bool:
         model, tokenizer = lm.load(folder)
         run = finetune(
             model,
@@ -195,9 +193,9 @@ def test_zeroth_order_lowers_the_loss_of_a_toy_task(
         )
         assert [step for step, _ in run.evaluations] == [0, 30, 60]
         assert run.tokens > 0
-        lower = sum(run.losses[-5:]) < 0.7 * sum(run.losses[:5])
-        solved.append(lower and run.accuracy.value == 1.0)
-    assert sum(solved) >= 3, solved
+        return run.accuracy.value == 1.0 and sum(run.losses[-5:]) < 0.7 * sum(run.losses[:5])
+
+    assert enough_seeds(learns, wanted=2, budget=8)
 
 
 @pytest.mark.parametrize("method", ["sgd", "adamw"])
