@@ -14,7 +14,6 @@ from small import WORDS, save_model, toy_task
 
 import zotutor as zo
 from zotutor.llm import Rows, encode, evaluate, lm, tasks, word_ids
-from zotutor.llm.evaluation import evaluate
 from zotutor.llm.finetuning import Method, finetune
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
