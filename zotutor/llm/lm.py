@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from zotutor.checks import check_integer
 
+from .gguf import plain_folder
+from .packages import find
+
 Kind = Literal["causal", "classifier"]
 
 TINY = Path(__file__).with_name("tiny")
@@ -48,9 +51,10 @@ def load(
     the library's default; :func:`~zotutor.jvp` swaps in one with a forward-mode derivative itself.
 
     Args:
-        name_or_folder: "tiny" for the small model that ships with this package; a folder in the
-            format of ``save_pretrained``; or the name of a model on the hub, such as
-            "facebook/opt-125m".
+        name_or_folder: "tiny" for the small model that ships with this package; "smollm2" for
+            SmolLM2-135M-Instruct, which ``zotutor fetch`` brings; a folder in the format of
+            ``save_pretrained``; a GGUF file, or a folder with one; or the name of a model on the
+            hub, such as "facebook/opt-125m".
         dtype: float32, bfloat16 or float16.
         device: where to put the model.
         kind: "causal" for a causal language model; "classifier" for an encoder with a sequence
@@ -82,7 +86,7 @@ def load(
     if kind not in ("causal", "classifier"):
         raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier'")
     check_integer("seed", seed, low=0, high=1 << 64)
-    source, options = _source(name_or_folder, revision)
+    source, options = _source(name_or_folder, revision, dtype)
     tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     common = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **options}
     local = options.get("local_files_only", False)
@@ -146,9 +150,16 @@ def quiet(library: Any, *, local: bool) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
+def _source(
+    name_or_folder: str | Path, revision: str | None, dtype: torch.dtype
+) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
+    if name_or_folder == "smollm2":
+        return str(plain_folder(find("smollm2"), dtype=dtype)), {"local_files_only": True}
     folder = TINY if name_or_folder == "tiny" else Path(name_or_folder).expanduser()
+    gguf = _gguf(folder)
+    if gguf is not None:
+        return str(plain_folder(gguf, dtype=dtype)), {"local_files_only": True}
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
@@ -172,6 +183,21 @@ def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict
             "them in a pull request only"
         )
     return str(name_or_folder), {"revision": revision}
+
+
+def _gguf(path: Path) -> Path | None:
+    """A GGUF file, or the only one in a folder without safetensors; None if there is none."""
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    if not path.is_dir() or any(path.glob("*.safetensors")):
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) > 1:
+        raise ValueError(
+            f"{path}: holds {len(found)} GGUF files ({', '.join(f.name for f in found)}); give the "
+            "path of one"
+        )
+    return found[0] if found else None
 
 
 class Rows(nn.Module):

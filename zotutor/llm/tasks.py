@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zotutor.checks import check_integer
 from zotutor.streams import Stream, uniforms
 
-from . import reviews
+from . import reviews, snippets
 
 
 class Example(NamedTuple):
@@ -35,6 +35,7 @@ class Format(NamedTuple):
 
 FORMATS: Mapping[str, Format] = {
     "reviews": Format(reviews.PROMPT, ("text",), reviews.LABEL_WORDS, ("", None)),
+    "snippets": Format("{sentence} It was", ("sentence",), ("terrible", "great"), ("", None)),
     "sst2": Format(
         "{sentence} It was",
         ("sentence",),
@@ -107,7 +108,8 @@ def task(
     """A task by name, with examples that ship, from a folder, or from the ``datasets`` library.
 
     Args:
-        name: "reviews" (ships with the package), "sst2", "rte" or "boolq".
+        name: "reviews" (ships with the package), "snippets" (``zotutor fetch`` brings it), "sst2",
+            "rte" or "boolq".
         folder: where ``train`` and ``dev`` (or ``validation``, ``val``) lie, as .tsv with a header
             or .jsonl; None to load from the hub with ``datasets``.
         shots: train on this many examples of each label, drawn by ``seed``; None for all.
@@ -140,6 +142,11 @@ def task(
         train, dev = (
             [Example(form.prompt.format(text=r.text), r.label) for r in reviews.examples(split)]
             for split in ("train", "test")
+        )
+    elif name == "snippets":
+        train, dev = (
+            [Example(form.prompt.format(sentence=s.text), s.label) for s in snippets.examples(part)]
+            for part in ("train", "dev")
         )
     else:
         train, dev = _from_hub(form, revision)
