@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import torch
 from zotutor.downloads import cache_folder
 
 _BLOCK = 1 << 22  # bytes hashed at a time
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError)
+_UNREADABLE += (TypeError, ValueError, struct.error)
+"""What transformers raises for a file that it cannot read; it has no error of its own."""
 
 
 def plain_folder(file: Path, *, dtype: torch.dtype) -> Path:
@@ -95,7 +99,7 @@ def _read(file: Path) -> tuple[Any, Any]:
             read = library.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, **options
             )
-    except (ValueError, KeyError, NotImplementedError, OSError, IndexError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"{file}: cannot be read as a GGUF language model ({str(error).splitlines()[0]}); "
             "fetch it again, or give a save_pretrained folder of the model"
