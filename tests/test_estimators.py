@@ -709,7 +709,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], list[str]]] = [
     ({"step": -1}, ValueError, ["step", "-1"]),
     ({"params": []}, ValueError, ["params", "no trainable"]),
     ({"params": [torch.zeros(3)]}, ValueError, ["params", "no trainable"]),
-    ({"params": [torch.zeros(3, dtype=torch.int64)]}, TypeError, ["params", "int64", "convert"]),
+    ({"params": [torch.zeros(3, dtype=torch.int64)]}, ValueError, ["no trainable"]),
     ({"params": nn.Linear(2, 2).requires_grad_(False)}, ValueError, ["no trainable"]),
     ({"params": nn.Dropout(0.1)}, ValueError, ["no trainable"]),
     (

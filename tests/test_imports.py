@@ -20,8 +20,8 @@ import zotutor as zo
 PACKAGE = Path(zo.__file__).parent
 LAZY = ("datasets", "exercises", "figures", "llm", "models")
 READING_ORDER = (
-    "checks streams directions probe estimators optim jacobians kernels concentration dynamics "
-    "datasets models figures explorables exercises llm cli"
+    "parameters checks streams directions probe estimators optim jacobians kernels concentration "
+    "dynamics datasets models figures explorables exercises llm cli"
 ).split()
 """A module may need those before it in this list, and none after. Others stand anywhere between."""
 

@@ -423,11 +423,11 @@ def test_a_later_group_is_checked_like_the_first() -> None:
     (theta,) = tensors = [torch.zeros(3, requires_grad=True)]
     optimizer = zo.ZOSGD(tensors, lr=0.1, seed=0)
     coarse = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
-    integers = torch.zeros(3, dtype=torch.int64)
+    unordered = torch.zeros(3, dtype=torch.complex64, requires_grad=True)
     with pytest.raises(ValueError, match=r"eps: given 0.001, too small for torch.bfloat16"):
         optimizer.add_param_group({"params": [coarse]})
-    with pytest.raises(TypeError, match=r"int64"):
-        optimizer.add_param_group({"params": [integers]})
+    with pytest.raises(TypeError, match=r"complex64"):
+        optimizer.add_param_group({"params": [unordered]})
     with pytest.raises(ValueError, match=r"momentum: given 1.5"):
         optimizer.add_param_group({"params": [coarse], "momentum": 1.5})
     assert len(optimizer.param_groups) == 1
@@ -1045,7 +1045,7 @@ def test_runs_with_another_seed_go_elsewhere() -> None:
         ({"params": nn.Linear(2, 2)}, TypeError, ["params", "Linear", "model.parameters()"]),
         ({"params": []}, ValueError, ["empty parameter list"]),
         ({"params": [torch.zeros(2)]}, ValueError, ["params", "no trainable", "requires_grad"]),
-        ({"params": [torch.zeros(2, dtype=torch.int64)]}, TypeError, ["params", "int64"]),
+        ({"params": [torch.zeros(2, dtype=torch.int64)]}, ValueError, ["no trainable"]),
         (
             {"params": [torch.zeros(2, dtype=torch.bfloat16, requires_grad=True)], "eps": 1e-3},
             ValueError,

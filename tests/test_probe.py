@@ -1185,7 +1185,7 @@ def test_what_is_written_in_a_closure_is_not_confused_with_freed_scratch() -> No
         ({"directions": zo.Gaussian}, TypeError, ["directions", "Gaussian", "construct"]),
         ({"params": []}, ValueError, ["params", "requires_grad=True"]),
         ({"params": torch.ones(2)}, TypeError, ["params", "one tensor", "[tensor]"]),
-        ({"params": [torch.ones(2, dtype=torch.int64)]}, TypeError, ["params", "int64"]),
+        ({"params": [torch.ones(2, dtype=torch.int64)]}, ValueError, ["no trainable"]),
         ({"params": nn.Dropout()}, ValueError, ["params", "no trainable"]),
         (
             {"params": nn.Sequential(nn.Linear(2, 2), nn.Dropout())},

@@ -7,78 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
-"""A model, or its parameters, with or without names."""
+from .parameters import ParametersLike as Parameters
+from .parameters import at_least_float32, resolve
 
-_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to compute in for storage of type ``dtype``: float32, or float64 for float64.
-
-    >>> at_least_float32(torch.bfloat16)
-    torch.float32
-    """
-    return torch.promote_types(dtype, torch.float32)
+__all__ = ["Parameters", "at_least_float32"]
 
 
 def trainable(params: Parameters) -> list[Tensor]:
-    """The trainable parameters, each once, in ``named_parameters()`` order.
-
-    A parameter is known everywhere by its position in this list. Frozen parameters
-    (``requires_grad=False``) are passed over; a tied parameter stands once, where it is first met.
-
-    Args:
-        params: a model, or its parameters, with or without names.
-
-    Raises:
-        TypeError: for something that is not a tensor, or a tensor that is not real floating point.
-        ValueError: if nothing is left to train.
-    """
-    items: Iterable[Any] = params.parameters() if isinstance(params, nn.Module) else params
-    if isinstance(items, Tensor):
-        raise TypeError(
-            f"params: given one tensor of shape {tuple(items.shape)}, expected a model or an "
-            "iterable of parameters; put it in a list: [tensor]"
-        )
-    if not isinstance(items, Iterable):
-        raise TypeError(
-            f"params: given a {type(items).__name__}, expected a model or an iterable of "
-            "parameters; give model, model.parameters() or [tensor]"
-        )
-    found: dict[int, Tensor] = {}
-    for position, item in enumerate(items):
-        named = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
-        tensor = item[1] if named else item
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"params: item {position} is a {type(tensor).__name__}, expected a tensor; "
-                "give a model, model.parameters() or model.named_parameters()"
-            )
-        if tensor.dtype not in _FLOATS:
-            raise TypeError(
-                f"params: item {position} of shape {tuple(tensor.shape)} has dtype {tensor.dtype}, "
-                "expected float32, float64, bfloat16 or float16; leave out integer or quantized "
-                "parameters, or convert them"
-            )
-        if tensor.layout != torch.strided:
-            raise TypeError(
-                f"params: item {position} of shape {tuple(tensor.shape)} has layout "
-                f"{tensor.layout}, expected a dense tensor; convert it with .to_dense()"
-            )
-        if tensor.requires_grad:
-            found.setdefault(id(tensor), tensor)
-    if not found:
-        raise ValueError(
-            "params: no trainable parameter given; expected at least one with "
-            "requires_grad=True; unfreeze some with .requires_grad_(True)"
-        )
-    return list(found.values())
+    """The tensors of :func:`zotutor.parameters.resolve`, for callers that need nothing else."""
+    return list(resolve(params).tensors)
 
 
 def check_integer(name: str, value: int, *, low: int, high: int | None = None) -> int:

@@ -72,9 +72,9 @@ def figure(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 
 def explore(draw: Callable[..., Figure], **choices: list[Any]) -> Any:
-    """A figure with one slider for each argument, where a kernel is live.
+    """A figure with one slider for each argument, drawn again whenever a slider moves.
 
-    In the static book there is no kernel, and a slider would be dead: there (the build sets the
+    On the static site there is no kernel, and a slider would be dead: there (the build sets the
     variable ``ZOTUTOR_STATIC``) the figure for the middle choices is returned instead.
 
     Args:
@@ -83,11 +83,22 @@ def explore(draw: Callable[..., Figure], **choices: list[Any]) -> Any:
 
     Returns:
         An ``ipywidgets`` widget, or a Figure.
+
+    Raises:
+        ImportError: without ipywidgets, unless ``ZOTUTOR_STATIC`` is set.
+        ValueError: for no choices, or none for one of the arguments.
     """
+    empty = sorted(name for name, values in choices.items() if not values)
+    if empty or not choices:
+        raise ValueError(
+            f"explore: no values for {', '.join(empty) or 'any argument'}; give a list of at least "
+            "one value for each argument of the figure, as in explore(draw, P=[1, 4, 16])"
+        )
     if os.environ.get("ZOTUTOR_STATIC"):
         return draw(**{name: values[len(values) // 2] for name, values in choices.items()})
     try:
         import ipywidgets
+        from IPython.display import display
     except ImportError as error:  # pragma: no cover
         raise ImportError(
             'sliders need ipywidgets, which is not installed; run: pip install "zotutor[book]"'
@@ -101,4 +112,10 @@ def explore(draw: Callable[..., Figure], **choices: list[Any]) -> Any:
         )
         for name, values in choices.items()
     }
-    return ipywidgets.interactive(draw, **sliders)
+
+    def show(**values: Any) -> Figure:
+        drawn = draw(**values)
+        display(drawn)  # `interactive` shows what is displayed, not what is returned
+        return drawn
+
+    return ipywidgets.interactive(show, **sliders)
