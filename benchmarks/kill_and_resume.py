@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from zotutor.llm.ledger import read, record_size
+from zotutor.llm.runs.ledger import read, record_size
 
 
 def command(output: Path, args: argparse.Namespace) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import zotutor as zo
-from zotutor.llm.ledger import Ledger, Seal, Step
+from zotutor.llm.runs.ledger import Ledger, Step, WeightsHash
 from zotutor.streams import Stream, normals, signs, uniforms
 
 CPU = torch.device("cpu")
@@ -117,6 +117,6 @@ def ledger(folder: Path) -> str:
     header = {"P": 2, "eps": 1e-3, "directions": "rademacher", "seed": 7}
     with Ledger.create(folder / "ledger.bin", header) as written:
         written.append(Step(0, 7, 0.69, 1e-3, (0.25, -1.0)))
-        written.append(Seal(1, bytes(range(32))))
+        written.append(WeightsHash(1, bytes(range(32))))
         written.append(Step(1, 7, 0.5, 1e-3, (1e-300, 3.0)))
     return (folder / "ledger.bin").read_bytes().hex()

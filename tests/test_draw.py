@@ -1,4 +1,4 @@
-"""The directions of a step: kept where they are small, and the same numbers either way."""
+"""The directions of a step: computed at once for small models, and the same numbers either way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zotutor as zo
-from zotutor.directions import CHUNK, Direction, Directions, LowRank, draw
+from zotutor.directions import CHUNK, Directions, LowRank, draw
 
 FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3)]
 
@@ -17,39 +17,58 @@ def parameters(*sizes: int, dtype: torch.dtype = torch.float32) -> list[torch.Te
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_kept_entries_are_those_computed_anew(family: Directions, dtype: torch.dtype) -> None:
+def test_entries_computed_at_once_are_those_computed_at_each_read(
+    family: Directions, dtype: torch.dtype
+) -> None:
     tensors = parameters(300, 7, dtype=dtype)
     for p, drawn in enumerate(draw(family, tensors, P=3, seed=5, step=2)):
-        anew = family.at(tensors, seed=5, step=2, p=p)
-        assert drawn == anew
-        for i in (0, 1, 0):  # the second time from what was kept
+        fresh = family.at(tensors, seed=5, step=2, p=p)
+        assert drawn == fresh
+        for i in (0, 1, 0):  # in any order
             for kind in (torch.float32, dtype):
                 size = tensors[i].numel()
                 torch.testing.assert_close(
                     drawn.entries(i, 0, size, kind),
-                    anew.entries(i, 0, size, kind),
+                    fresh.entries(i, 0, size, kind),
                     rtol=0,
                     atol=0,
                 )
 
 
-def test_at_most_a_chunk_is_kept() -> None:
-    small = parameters(CHUNK // 8)
-    assert all(direction.kept == {} for direction in draw(FAMILIES[0], small, P=8, seed=0, step=0))
-    many = draw(FAMILIES[0], small, P=9, seed=0, step=0)
+def test_at_most_a_chunk_is_computed_at_once() -> None:
+    small = draw(FAMILIES[0], parameters(CHUNK // 8), P=8, seed=0, step=0)
+    assert all(one.parts is not None and len(one.parts) == 1 for one in small)
+    many = draw(FAMILIES[0], parameters(CHUNK // 8), P=9, seed=0, step=0)
     large = draw(FAMILIES[0], parameters(CHUNK, 1), P=1, seed=0, step=0)
-    assert all(direction.kept is None for direction in many + large)
+    assert all(direction.parts is None for direction in many + large)
 
 
-def test_a_step_hashes_each_entry_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signs_of_many_parameters_are_those_of_each() -> None:
+    """One pass over the words of all; sizes at and around multiples of 64, mixed dtypes, empty."""
+    for dtypes in ([torch.float32], [torch.float64, torch.float32]):
+        sizes = (0, 1, 63, 64, 65, 128, 129, 1)
+        tensors = [
+            torch.zeros(size, dtype=dtypes[k % len(dtypes)], requires_grad=True)
+            for k, size in enumerate(sizes)
+        ]
+        family = zo.Rademacher()
+        for p, drawn in enumerate(draw(family, tensors, P=2, seed=1 << 63, step=9)):
+            fresh = family.at(tensors, seed=1 << 63, step=9, p=p)
+            assert drawn.parts is not None
+            for i, tensor in enumerate(tensors):
+                assert drawn.parts[i].dtype == tensor.dtype
+                assert torch.equal(drawn.parts[i], fresh.entries(i, 0, sizes[i], tensor.dtype))
+
+
+def test_a_step_of_a_small_model_draws_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    entries = zo.Rademacher._entries
+    parts = zo.Rademacher._parts
 
-    def counted(self: zo.Rademacher, *args: object) -> torch.Tensor:
+    def counted(self: zo.Rademacher, *args: object) -> tuple[torch.Tensor, ...]:
         drawn.append(1)
-        return entries(self, *args)  # type: ignore[arg-type]
+        return parts(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(zo.Rademacher, "_entries", counted)
+    monkeypatch.setattr(zo.Rademacher, "_parts", counted)
     (theta,) = tensors = parameters(20)
     zo.ZOSGD(tensors, lr=0.1, P=4, seed=0).step(lambda: theta.square().sum())
     assert len(drawn) == 4
@@ -65,27 +84,20 @@ def test_small_and_large_models_take_the_same_step(monkeypatch: pytest.MonkeyPat
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("P", [1, 3])
-def test_factors_of_large_matrices_are_kept_as_far_as_they_fit_a_chunk(
-    P: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kept", [True, False])
+def test_factors_are_kept_for_all_matrices_or_the_last(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three matrices; room for the factors of two of them in each direction, at most."""
-    monkeypatch.setattr("zotutor.directions.CHUNK", 2 * P * 70)
+    """Three matrices, 70 numbers each in three directions."""
+    monkeypatch.setattr("zotutor.directions.CHUNK", 64)
+    monkeypatch.setattr("zotutor.directions.FACTORS", 3 * 3 * 70 - (not kept))
     tensors = [torch.zeros(30, 40, requires_grad=True) for _ in range(3)]
     family = LowRank(1)
-    drawn = draw(family, tensors, P=P, seed=1, step=2)
-    for p, direction in enumerate(drawn):
-        anew = family.at(tensors, seed=1, step=2, p=p)
+    for p, direction in enumerate(draw(family, tensors, P=3, seed=1, step=2)):
+        fresh = family.at(tensors, seed=1, step=2, p=p)
         for i in (0, 1, 0, 2, 1):
             found = family.factors(direction, i, torch.float32)
-            for part, expected in zip(found, anew_factors(anew, i), strict=True):
+            for part, expected in zip(found, family.factors(fresh, i, torch.float32), strict=True):
                 assert torch.equal(part, expected)
-            held = sum(a.numel() + b.numel() for a, b in direction.thin.values())
-            assert 70 <= held <= 140
-        assert len(direction.thin) == 2
-        assert len(anew.thin) == 1
-
-
-def anew_factors(direction: Direction, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Without room: only what was asked for last is held."""
-    return LowRank(1).factors(direction, i, torch.float32)
+        assert len(direction.factor_cache) == (3 if kept else 1)
+        assert len(fresh.factor_cache) == 1

@@ -31,7 +31,7 @@ def expected_square(g: Tensor, P: int, kurtosis: float) -> Tensor:
 
 def test_right_answers_pass(capsys: pytest.CaptureFixture[str]) -> None:
     zo.exercises.check_rank_needed(lambda factor: math.ceil(3 / (factor - 1) - 1e-9))
-    zo.exercises.check_lowrank_variance(lowrank_variance)  # type: ignore[arg-type]
+    zo.exercises.check_lowrank_variance(lowrank_variance)
     zo.exercises.check_seconds_needed(lambda squared, s, error: squared * s / error**2)
     zo.exercises.check_expected_square(expected_square)
     assert capsys.readouterr().out.count("Correct") == 4
@@ -44,7 +44,10 @@ def test_right_answers_pass(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda factor: 1, "round up"),
         (lambda factor: 100, "round up"),
         (lambda factor: 40 if factor < 4 else 2, "round up"),
-        (lambda factor: math.ceil(3 / (factor - 1) - 1e-9) + (factor == 4), "your function says 2"),
+        (
+            lambda factor: math.ceil(3 / (factor - 1) - 1e-9) + (factor == 4),
+            "returned 2; the ratio is 2 ",
+        ),
         (lambda factor: None, "return"),
     ],
 )

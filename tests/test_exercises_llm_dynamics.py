@@ -43,7 +43,7 @@ def test_right_answers_pass(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda g_o, g_u, tokens, lr: lr * g_o @ g_u, "sum them up"),
         (lambda g_o, g_u, tokens, lr: tokens * g_o @ g_u, "learning rate is missing"),
         (lambda g_o, g_u, tokens, lr: lr * g_o @ g_u / tokens, "do not divide"),
-        (lambda g_o, g_u, tokens, lr: 12.0, "expected"),
+        (lambda g_o, g_u, tokens, lr: 12.0, "the ratio is"),
         (lambda g_o, g_u, tokens, lr: None, "return"),
     ],
 )

@@ -14,7 +14,7 @@ import zotutor as zo
 
 def test_right_answers_pass(capsys: pytest.CaptureFixture[str]) -> None:
     zo.exercises.check_constant(lambda a: math.sqrt(1 / a + 1))
-    zo.exercises.check_constant(lambda a: torch.tensor(1 / a + 1, dtype=torch.float64).sqrt())  # type: ignore[arg-type, return-value]
+    zo.exercises.check_constant(lambda a: torch.tensor(1 / a + 1, dtype=torch.float64).sqrt())
     zo.exercises.check_steps(lambda C, deviation: math.ceil((C / deviation) ** 2))
     zo.exercises.check_budget("same")
     assert capsys.readouterr().out.count("Correct") == 4
@@ -25,7 +25,7 @@ def test_right_answers_pass(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (lambda a: math.sqrt(1 / a), "is missing"),
         (lambda a: 1 / a + 1, "take the root"),
-        (lambda a: math.sqrt(a + 1), "your function says"),
+        (lambda a: math.sqrt(a + 1), "the ratio is 0.5 "),
         (lambda a: None, "return"),
     ],
 )

@@ -44,7 +44,7 @@ def trace_from_losses(
     total = -2 * P * float(loss_fn().detach())
     for p in range(P):
         for c in (eps, -eps):
-            with zo.probe(params, c, directions=directions, seed=seed, step=0, p=p):
+            with zo.perturbed(params, c, directions=directions, seed=seed, step=0, p=p):
                 total += float(loss_fn())
     return total / (P * eps**2)
 

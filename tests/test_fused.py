@@ -72,7 +72,7 @@ def both(
     tensors, moved = make(), make()
     perturb(moved, family)
     before = [t.detach().clone() for t in tensors]
-    with zo.probe(tensors, C, directions=family, **DRAW):
+    with zo.perturbed(tensors, C, directions=family, **DRAW):
         found = compute(*tensors)
     for t, old in zip(tensors, before, strict=True):
         assert torch.equal(t.detach(), old)
@@ -106,7 +106,7 @@ def test_dense_directions_are_as_if_in_place(
     model, ids = made(kind, dtype), tokens()
     moved = copy.deepcopy(model)
     perturb(moved, family)
-    with zo.probe(model, C, directions=family, **DRAW):
+    with zo.perturbed(model, C, directions=family, **DRAW):
         found = logits(model, ids)
     with torch.no_grad():
         expected, start = logits(moved, ids), logits(model, ids)
@@ -126,7 +126,7 @@ def test_dense_directions_in_many_blocks_are_equal_to_rounding(
     model, ids, family = made(kind, dtype), tokens(), zo.Gaussian()
     moved = copy.deepcopy(model)
     perturb(moved, family)
-    with zo.probe(model, C, directions=family, **DRAW):
+    with zo.perturbed(model, C, directions=family, **DRAW):
         found = logits(model, ids)
     with torch.no_grad():
         close(found, logits(moved, ids))
@@ -141,7 +141,7 @@ def test_factored_directions_are_equal_to_rounding(
     model, ids, family = made(kind, dtype), tokens(), zo.LowRank(rank)
     exact = made(kind, dtype).double()  # a copy in ``dtype`` would be as far from it
     perturb(exact, family)
-    with zo.probe(model, C, directions=family, **DRAW):
+    with zo.perturbed(model, C, directions=family, **DRAW):
         found = logits(model, ids)
     with torch.no_grad():
         expected, start = logits(exact, ids), logits(model, ids)
@@ -182,7 +182,7 @@ def test_theta_is_bit_for_bit_unwritten(
     for _ in range(2):
         for c in (C, -C):
             try:
-                with zo.probe(model, c, directions=family, **DRAW):
+                with zo.perturbed(model, c, directions=family, **DRAW):
                     logits(model, ids)
             except (RuntimeError, KeyboardInterrupt) as raised:
                 assert error is not None
@@ -211,7 +211,7 @@ def test_tied_weights_move_together(family: Directions) -> None:
 
     model, ids = Tied(), torch.tensor([[1, 2, 29, 1]])
     W = model.embed.weight.detach() + C * family.dense(model, P=1, **DRAW)[:, 0].view(30, 8)
-    with zo.probe(model, C, directions=family, **DRAW):
+    with zo.perturbed(model, C, directions=family, **DRAW):
         close(model(ids), W[ids] @ W.T)
 
 
@@ -331,7 +331,7 @@ def test_shapes_that_do_not_fit_get_torch_s_own_error(family: Directions) -> Non
     for x in (torch.ones(4, 32), torch.ones(32), torch.ones(4, 8)):
         with pytest.raises(RuntimeError, match=r"shapes|size mismatch") as plain:
             F.linear(x, w)
-        with zo.probe([w], C, directions=family, **DRAW), pytest.raises(RuntimeError) as within:
+        with zo.perturbed([w], C, directions=family, **DRAW), pytest.raises(RuntimeError) as within:
             F.linear(x, w)
         assert str(within.value) == str(plain.value)
 
@@ -396,7 +396,7 @@ def measured(
     monkeypatch.setattr(fused, "BLOCK", BLOCK)
     w = param(512, 256, seed=1)
     ledger = Ledger()
-    with ledger, zo.probe([w], C, directions=family, **DRAW):
+    with ledger, zo.perturbed([w], C, directions=family, **DRAW):
         compute(w)
     return ledger
 

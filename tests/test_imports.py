@@ -18,10 +18,10 @@ import pytest
 import zotutor as zo
 
 PACKAGE = Path(zo.__file__).parent
-LAZY = ("datasets", "exercises", "figures", "llm", "models")
+LAZY = ("datasets", "exercises", "experiments", "figures", "llm", "models")
 READING_ORDER = (
     "parameters checks streams directions probe estimators optim jacobians kernels concentration "
-    "dynamics datasets models figures explorables exercises llm cli"
+    "dynamics datasets models experiments figures explorables exercises llm cli"
 ).split()
 """A module may need those before it in this list, and none after. Others stand anywhere between."""
 
@@ -213,7 +213,7 @@ print("refused")
 # ---- public names -------------------------------------------------------------------------------
 
 PROMISED = """
-Gaussian Rademacher Sphere Sparse LowRank probe estimate_gradient ZOSGD jacobian jvp vjp entk
+Gaussian Rademacher Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp vjp entk
 zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim jacobians
 kernels dynamics datasets models figures exercises NonFiniteLossError
 """.split()

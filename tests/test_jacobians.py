@@ -148,7 +148,7 @@ def test_directions_and_columns_agree_on_the_order() -> None:
     u = zo.Gaussian().dense(model, P=1, seed=3, step=5)[:, 0]
     values = []
     for c in (1e-5, -1e-5):
-        with zo.probe(model, c, directions=zo.Gaussian(), seed=3, step=5):
+        with zo.perturbed(model, c, directions=zo.Gaussian(), seed=3, step=5):
             values.append(model(x))
     change = (values[0] - values[1]) / 2e-5
     torch.testing.assert_close(zo.jvp(model, x, u), change, rtol=1e-6, atol=1e-8)

@@ -205,8 +205,12 @@ PAIR = bads(
     floats=lambda v: (v[0], v[1].float()),
     with_nan=lambda v: (poisoned(v[0], math.nan), v[1]),
 )
-SEQUENCE = bads(number=2, text="ab", none_in=lambda _: [None], none_of=lambda _: [], nan=lambda _: [math.nan])
-SHAPES = bads(number=3, text="x", wrong=lambda _: [(2, 2)], negative=lambda _: [(-1, 4)], nan=[(math.nan,)])
+SEQUENCE = bads(
+    number=2, text="ab", none_in=lambda _: [None], none_of=lambda _: [], nan=lambda _: [math.nan]
+)
+SHAPES = bads(
+    number=3, text="x", wrong=lambda _: [(2, 2)], negative=lambda _: [(-1, 4)], nan=[(math.nan,)]
+)
 CHOICE = bads(unknown="no such", number=3, none=None)
 
 
@@ -273,9 +277,7 @@ CALLS = {
         lambda: {"model": model(), "x": x(), "g": matrix(N, V)},
         {"model": MODEL, "x": INPUTS, "g": TENSOR},
     ),
-    "entk": Call(
-        zo.entk, lambda: _pair(chunk_size=1), {**ON_MODEL, "chunk_size": bad_for(COUNT)}
-    ),
+    "entk": Call(zo.entk, lambda: _pair(chunk_size=1), {**ON_MODEL, "chunk_size": bad_for(COUNT)}),
     "zo_entk": Call(
         zo.zo_entk,
         lambda: _pair(P=2, seed=0, step=1, directions=zo.Gaussian()),
@@ -313,9 +315,7 @@ CALLS = {
         },
     ),
     "alignment": Call(zo.alignment, _jacobians, {"J_o": TENSOR, "J_u": TENSOR}),
-    "effective_rank": Call(
-        zo.effective_rank, lambda: {"K": torch.eye(V) + 0.1}, {"K": TENSOR}
-    ),
+    "effective_rank": Call(zo.effective_rank, lambda: {"K": torch.eye(V) + 0.1}, {"K": TENSOR}),
     "relative_frobenius": Call(zo.relative_frobenius, _blocks, {"K_hat": TENSOR, "K": TENSOR}),
     "cka": Call(zo.cka, _blocks, {"K_hat": TENSOR, "K": TENSOR}),
     "spectral_wasserstein": Call(zo.spectral_wasserstein, _blocks, {"K_hat": TENSOR, "K": TENSOR}),
@@ -525,8 +525,10 @@ def numbers(value: Any) -> Iterator[float]:
     """All real numbers in a result."""
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex():
-            yield from torch.view_as_real(value).flatten().tolist() if value.is_complex() else (
-                value.detach().double().flatten().tolist()
+            yield from (
+                torch.view_as_real(value).flatten().tolist()
+                if value.is_complex()
+                else (value.detach().double().flatten().tolist())
             )
     elif isinstance(value, float):
         yield value

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+import zotutor as zo
 from zotutor.models import lenet, mlp
 
 
@@ -243,3 +246,65 @@ def test_bad_arguments_are_named(
 
 def test_integers_of_numpy_are_integers() -> None:
     assert number_of_parameters(mlp(np.int64(4), np.int32(1))) == 65 * 4 + 5 * 10  # type: ignore[arg-type]
+
+
+def separable() -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(8, 3).sin()
+    return x, torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
+
+
+def small() -> nn.Module:
+    return zo.models.mlp(4, 1, inputs=3, outputs=2, seed=1).double()
+
+
+def test_training_is_sgd_written_out() -> None:
+    x, y = separable()
+    model = zo.models.train(small(), x, y=y, lr=0.3, steps=5, momentum=0.9)
+    expected, velocity = small(), None
+    for _ in range(5):
+        g = zo.models.gradient(expected, x, y=y)
+        velocity = g if velocity is None else 0.9 * velocity + g
+        theta = parameters_to_vector(expected.parameters()).detach()
+        vector_to_parameters(theta - 0.3 * velocity, expected.parameters())
+    for found, right in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_training_stops_after_the_step_from_its_goal() -> None:
+    x, y = separable()
+    start = F.cross_entropy(small()(x), y).item()
+    once = zo.models.train(small(), x, y=y, lr=0.1, steps=1)
+    stopped = zo.models.train(small(), x, y=y, lr=0.1, steps=100, goal=start)
+    for a, b in zip(once.parameters(), stopped.parameters(), strict=True):
+        assert torch.equal(a, b)  # the same operations on the same numbers
+
+
+def test_batches_come_from_the_seed_alone() -> None:
+    x, y = separable()
+    runs = [
+        zo.models.gradient(
+            zo.models.train(small(), x, y=y, lr=0.1, steps=3, batch_size=2, seed=seed), x, y=y
+        )
+        for seed in (0, 0, 1)
+    ]
+    torch.testing.assert_close(runs[0], runs[1])
+    assert not torch.allclose(runs[0], runs[2])
+    with pytest.raises(ValueError, match="seed"):
+        zo.models.train(small(), x, y=y, lr=0.1, steps=3, batch_size=2)
+
+
+def test_accuracy_counts() -> None:
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 9.0]])
+    assert zo.models.accuracy(nn.Identity(), logits, y=torch.tensor([0, 0, 0, 1])) == 0.75
+
+
+@pytest.mark.parametrize("y", [torch.tensor([0, 1]), torch.zeros(8, 2).long()])
+def test_labels_that_do_not_fit_are_refused(y: torch.Tensor) -> None:
+    x, _ = separable()
+    for call in (
+        lambda: zo.models.train(small(), x, y=y, lr=0.1, steps=1),
+        lambda: zo.models.accuracy(small(), x, y=y),
+        lambda: zo.models.gradient(small(), x, y=y),
+    ):
+        with pytest.raises(ValueError, match="one label per input"):
+            call()

@@ -8,7 +8,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 import zotutor as zo
 from zotutor.directions import Direction, Directions
-from zotutor.probe import evaluate, substitute
+from zotutor.probe import substitute
 
 Case = tuple[list[Tensor], Callable[[], Tensor]]
 """Parameters, and a closure that computes a loss from them."""
@@ -104,20 +103,6 @@ class Bag(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ torch.stack(list(self.rows)).t() * torch.cat([self.named["scale"]] * 2)[:3]
-
-
-class MultiplyBackward(torch.autograd.Function):
-    """x w^T as a custom function, whose backward pass reads w."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
-        return x @ w.t()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        x, w = ctx.saved_tensors
-        return grads[0] @ w, grads[0].t() @ x
 
 
 X = normal(5, 4, seed=7)
@@ -232,25 +217,6 @@ def vmap_that_captures() -> Case:
     return [w], lambda: spread(torch.vmap(lambda row: torch.tanh(w @ row))(X))
 
 
-def vmap_over_a_parameter() -> Case:
-    w = parameter(6, 4)
-    return [w], lambda: spread(torch.vmap(lambda row: torch.tanh(X @ row))(w))
-
-
-def derivatives_in_a_parameter() -> Case:
-    w = parameter(4)
-
-    def cube(t: Tensor) -> Tensor:
-        return (t**3).sum()
-
-    def closure() -> Tensor:
-        tangent = torch.func.jvp(cube, (w,), (torch.ones(4),))[1]
-        jacobian = torch.func.jacrev(lambda t: t**3)(w)
-        return torch.func.grad(cube)(w).sum() + tangent + spread(jacobian)
-
-    return [w], closure
-
-
 def gradient_in_the_input() -> Case:
     """A loss with derivatives in the input, as for differential equations."""
     model = fill(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)))
@@ -262,19 +228,6 @@ def gradient_in_the_input() -> Case:
         return spread(slope)
 
     return list(model.parameters()), closure
-
-
-def custom_function() -> Case:
-    w = parameter(3, 4)
-
-    def closure() -> Tensor:
-        with torch.enable_grad():
-            x = X.clone().requires_grad_()
-            y = MultiplyBackward.apply(x, w)
-            (slope,) = torch.autograd.grad(y.square().sum(), x)
-        return spread(slope) + spread(y.detach())
-
-    return [w], closure
 
 
 def checkpointed(reentrant: bool) -> Callable[[], Case]:
@@ -305,17 +258,6 @@ def custom_operators() -> Case:
         return spread(multiply(X, w)) + spread(torch.ops.aten.linear.default(X, w))
 
     return [w], closure
-
-
-def without_torch_functions() -> Case:
-    w, b = parameter(3, 4), parameter(3, seed=2)
-
-    def closure() -> Tensor:
-        with torch._C.DisableTorchFunction():
-            y = X @ w.t()
-        return spread(y + b)
-
-    return [w, b], closure
 
 
 def gradient_switches() -> Case:
@@ -423,22 +365,14 @@ CASES: dict[str, Callable[[], Case]] = {
     "functional_call": functional,
     "functional_call with a derived parameter": functional_tied,
     "vmap that captures": vmap_that_captures,
-    "vmap over a parameter": vmap_over_a_parameter,
-    "derivatives in a parameter": derivatives_in_a_parameter,
     "gradient in the input": gradient_in_the_input,
-    "custom function": custom_function,
     "checkpoint": checkpointed(False),
     "reentrant checkpoint": checkpointed(True),
     "custom operators": custom_operators,
-    "torch functions off": without_torch_functions,
     "gradient switches": gradient_switches,
     "autocast": half_precision,
     "own strides": own_strides,
 }
-
-
-ROUNDED = {"attention with other widths", "transformer", "GRU"}
-"""What torch computes by other steps, hence with other roundings, while it is watched."""
 
 
 def columns(
@@ -492,7 +426,11 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     with torch.no_grad():
         plain = float(CASES[name]()[1]())
     tensors, closure = CASES[name]()
-    with unwritten(tensors), nothing_left_over(), zo.probe(tensors, c, seed=3, step=5, p=2) as mode:
+    with (
+        unwritten(tensors),
+        nothing_left_over(),
+        zo.perturbed(tensors, c, seed=3, step=5, p=2) as mode,
+    ):
         probed = float(closure())
     assert mode.reads >= 1
     copied, closure = CASES[name]()  # an equal one, built anew
@@ -500,7 +438,8 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     with torch.no_grad():
         moved = float(closure())
     assert probed != plain
-    assert probed == (pytest.approx(moved, rel=1e-6) if name in ROUNDED else moved)
+    # a probe may take another kernel than the model alone does, so not the same bits
+    assert probed == pytest.approx(moved, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -513,7 +452,7 @@ def test_what_is_handed_out_is_theta_plus_c_u_rounded_once(
     shapes = [(7, 5), (3,), (), (2, 3, 2, 2), (0, 4)]
     tensors = [normal(*s, seed=i, dtype=dtype).requires_grad_() for i, s in enumerate(shapes)]
     tensors.append(normal(5, 4, seed=9, dtype=dtype).t()[1:].requires_grad_())
-    with zo.probe(tensors, 0.3, directions=family, seed=1, step=2, p=3):
+    with zo.perturbed(tensors, 0.3, directions=family, seed=1, step=2, p=3):
         handed = [theta.clone() for theta in tensors]
     exact = torch.promote_types(dtype, torch.float32)
     direction = family.at(tensors, seed=1, step=2, p=3)
@@ -529,7 +468,7 @@ def test_what_is_handed_out_is_theta_plus_c_u_rounded_once(
 
 def test_a_probe_without_distance_is_theta_bit_for_bit() -> None:
     theta = torch.tensor([1.0, 2.0**-149, -3.5, 1e38, float("inf")], requires_grad=True)
-    with zo.probe([theta], 0.0, seed=0, step=0):
+    with zo.perturbed([theta], 0.0, seed=0, step=0):
         assert torch.equal(bits(theta.clone()), bits(theta.detach().clone()))
         again = theta.clone()
     assert torch.equal(again, theta)
@@ -539,7 +478,7 @@ def test_frozen_parameters_are_read_as_they_are() -> None:
     model = fill(nn.Linear(4, 3))
     (bias,) = (theta for name, theta in model.named_parameters() if name == "bias")
     bias.requires_grad_(False)
-    with zo.probe(model, 0.5, seed=0, step=0) as mode:
+    with zo.perturbed(model, 0.5, seed=0, step=0) as mode:
         difference = model(torch.zeros(1, 4)) - bias
     assert mode.reads == 1
     assert torch.equal(difference, torch.zeros(1, 3))
@@ -549,7 +488,7 @@ def test_models_names_and_lists_are_the_same_parameters() -> None:
     model = fill(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)))
     losses = []
     for params in (model, model.parameters(), list(model.named_parameters())):
-        with zo.probe(params, 0.5, seed=4, step=1):
+        with zo.perturbed(params, 0.5, seed=4, step=1):
             losses.append(float(spread(model(X))))
     assert losses[0] == losses[1] == losses[2]
 
@@ -564,7 +503,7 @@ def test_each_of_seed_step_p_and_family_tells() -> None:
         {"seed": 0, "step": 0, "p": 1},
         {"seed": 0, "step": 0, "directions": zo.Gaussian()},
     ):
-        with zo.probe(model, 0.5, **options):
+        with zo.perturbed(model, 0.5, **options):
             losses.add(float(spread(model(X))))
     assert len(losses) == 5
 
@@ -581,42 +520,42 @@ def test_an_exception_leaves_nothing_behind(error: type[BaseException], dtype: t
     tensors[0].grad = gradient
 
     def read_then_raise() -> None:
-        with zo.probe(model, 0.5, seed=0, step=0):
+        with zo.perturbed(model, 0.5, seed=0, step=0):
             model(X.to(dtype))
             raise error
 
     with unwritten(tensors), nothing_left_over(), pytest.raises(error):
         read_then_raise()
     assert tensors[0].grad is gradient
-    with zo.probe(model, 0.5, seed=0, step=0):  # and the next one works
+    with zo.perturbed(model, 0.5, seed=0, step=0):  # and the next one works
         pass
 
 
 def test_an_interrupt_within_an_operation_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(*_: object) -> Tensor:
+    def interrupted(*_: object, **__: object) -> Tensor:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Direction, "perturbed", interrupted)
     tensors = [parameter(3, 4)]
     with unwritten(tensors), nothing_left_over(), pytest.raises(KeyboardInterrupt):  # noqa: SIM117
-        with zo.probe(tensors, 0.5, seed=0, step=0):
+        with zo.perturbed(tensors, 0.5, seed=0, step=0):
             X @ tensors[0].t()
     monkeypatch.undo()
-    with zo.probe(tensors, 0.5, seed=0, step=0):
+    with zo.perturbed(tensors, 0.5, seed=0, step=0):
         X @ tensors[0].t()
 
 
 def test_a_probe_in_a_probe_is_refused_and_the_first_goes_on() -> None:
     model, other = fill(nn.Linear(4, 3)), [parameter(3)]
-    with zo.probe(model, 0.5, seed=0, step=0):
+    with zo.perturbed(model, 0.5, seed=0, step=0):
         alone = model(X)
-    with nothing_left_over(), zo.probe(model, 0.5, seed=0, step=0):
+    with nothing_left_over(), zo.perturbed(model, 0.5, seed=0, step=0):
         for inner in (
             lambda: zo.estimate_gradient(lambda: other[0].sum(), other, seed=0),
             lambda: zo.ZOSGD(other, lr=0.1, seed=0).step(lambda: other[0].sum()),
-            lambda: zo.probe(other, 0.5, seed=0, step=0).__enter__(),
+            lambda: zo.perturbed(other, 0.5, seed=0, step=0).__enter__(),
         ):
             with unwritten(other), pytest.raises(RuntimeError, match=r"inside another probe"):
                 inner()
@@ -625,7 +564,7 @@ def test_a_probe_in_a_probe_is_refused_and_the_first_goes_on() -> None:
 
 def test_gradients_are_off_inside_unless_the_closure_asks() -> None:
     w = parameter(3)
-    with zo.probe([w], 0.5, seed=0, step=0):
+    with zo.perturbed([w], 0.5, seed=0, step=0):
         assert not torch.is_grad_enabled()
         assert not (w * 2).requires_grad
         with torch.enable_grad():
@@ -635,9 +574,9 @@ def test_gradients_are_off_inside_unless_the_closure_asks() -> None:
 
 def test_a_probe_works_in_inference_mode() -> None:
     model = fill(nn.Linear(4, 3))
-    with zo.probe(model, 0.5, seed=0, step=0):
+    with zo.perturbed(model, 0.5, seed=0, step=0):
         want = model(X)
-    with torch.inference_mode(), zo.probe(model, 0.5, seed=0, step=0):
+    with torch.inference_mode(), zo.perturbed(model, 0.5, seed=0, step=0):
         got = model(X)
     assert torch.equal(want, got)
 
@@ -647,7 +586,7 @@ def test_gradients_of_parameters_can_be_reset_inside() -> None:
     for theta in model.parameters():
         theta.grad = torch.ones_like(theta)
     first, second = model.parameters()
-    with zo.probe(model, 0.5, seed=0, step=0):
+    with zo.perturbed(model, 0.5, seed=0, step=0):
         model.zero_grad(set_to_none=False)
         assert first.grad is not None
         assert not first.grad.any()
@@ -672,11 +611,6 @@ def _set_data(w: Tensor) -> None:
     w.data = torch.zeros(4, 4)
 
 
-def _script(w: Tensor) -> None:
-    with torch._C.DisableTorchFunction():
-        w.mul_(0.5)
-
-
 WRITES: dict[str, Callable[[Tensor], Any]] = {
     "add_": lambda w: w.add_(1),
     "copy_": lambda w: w.copy_(torch.zeros(4, 4)),
@@ -696,8 +630,6 @@ WRITES: dict[str, Callable[[Tensor], Any]] = {
     ".detach().zero_": lambda w: w.detach().zero_(),
     "a view": lambda w: w.view(-1).add_(1),
     "a row": lambda w: w[0].add_(1),
-    "swapped by set_": lambda w: w.set_(torch.zeros(4, 4)),  # type: ignore[call-overload]
-    "torch functions off": _script,
     "vector_to_parameters": lambda w: nn.utils.vector_to_parameters(torch.zeros(16), [w]),
 }
 
@@ -709,7 +641,7 @@ def test_writes_to_a_parameter_are_refused(write: Callable[[Tensor], Any]) -> No
         unwritten([w]),
         nothing_left_over(),
         pytest.raises(RuntimeError, match=r"closure: .* writes to a parameter inside a probe.*"),
-        zo.probe([w], 0.5, seed=0, step=0),
+        zo.perturbed([w], 0.5, seed=0, step=0),
     ):
         write(w)
 
@@ -717,8 +649,8 @@ def test_writes_to_a_parameter_are_refused(write: Callable[[Tensor], Any]) -> No
 def test_writes_to_an_alias_taken_before_are_refused() -> None:
     w = parameter(4, 4)
     alias = w.detach()
-    with unwritten([w]), pytest.raises(RuntimeError, match=r"closure: aten.add_"):  # noqa: SIM117
-        with zo.probe([w], 0.5, seed=0, step=0):
+    with unwritten([w]), pytest.raises(RuntimeError, match=r"closure: add_ reads the memory"):  # noqa: SIM117
+        with zo.perturbed([w], 0.5, seed=0, step=0):
             alias.add_(1)
 
 
@@ -766,7 +698,7 @@ def test_aliases_are_found_in_lists_and_beside_a_large_weight() -> None:
     ):
         with (
             pytest.raises(RuntimeError, match=r"reads the memory of a parameter"),
-            zo.probe([w, large], 0.5, seed=0, step=0),
+            zo.perturbed([w, large], 0.5, seed=0, step=0),
         ):
             read()
 
@@ -782,7 +714,7 @@ def test_derivatives_in_the_input_of_a_large_layer(family: Directions) -> None:
             (found,) = torch.autograd.grad(y, leaf)
         return found
 
-    with zo.probe([w, b], 0.01, directions=family, seed=0, step=0):
+    with zo.perturbed([w, b], 0.01, directions=family, seed=0, step=0):
         got = slope()
     move([w, b], columns(family, [w, b], seed=0, step=0), 0.01)
     torch.testing.assert_close(got, slope(), rtol=1e-4, atol=1e-4)
@@ -791,7 +723,7 @@ def test_derivatives_in_the_input_of_a_large_layer(family: Directions) -> None:
 def test_sparse_tensors_may_be_used_in_a_closure() -> None:
     w = parameter(4, 3)
     sparse = torch.eye(4).to_sparse()
-    with zo.probe([w], 0.5, seed=0, step=0):
+    with zo.perturbed([w], 0.5, seed=0, step=0):
         got, want = torch.sparse.mm(sparse, w), w.clone()
     assert torch.equal(got, want)
 
@@ -799,7 +731,7 @@ def test_sparse_tensors_may_be_used_in_a_closure() -> None:
 def test_neighbors_in_the_same_memory_are_no_aliases() -> None:
     base = normal(24)
     w, frozen = base[:12].view(3, 4).requires_grad_(), base[12:].view(3, 4)
-    with zo.probe([w], 0.5, seed=0, step=0):
+    with zo.perturbed([w], 0.5, seed=0, step=0):
         probed = spread(X @ w.t()) + frozen.sum()
     again = w.detach() + 0.5 * zo.Rademacher().at([w], seed=0, step=0).tensor(0)
     assert probed == spread(X @ again.t()) + frozen.sum()
@@ -810,62 +742,11 @@ def test_scripted_modules_are_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 3), torch.jit.script(nn.Linear(3, 2)))
     for work in (
         lambda: zo.estimate_gradient(lambda: model(X).sum(), model, seed=0),
-        lambda: zo.probe(model, 0.5, seed=0, step=0).__enter__(),
-        lambda: zo.probe(model[1], 0.5, seed=0, step=0).__enter__(),
+        lambda: zo.perturbed(model, 0.5, seed=0, step=0).__enter__(),
+        lambda: zo.perturbed(model[1], 0.5, seed=0, step=0).__enter__(),
     ):
         with pytest.raises(TypeError, match=r"model: its module .* is scripted.*before torch.jit"):
             work()
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-@pytest.mark.parametrize("compiler", ["script", "trace"])
-def test_scripted_functions_are_perturbed_or_refused(compiler: str) -> None:
-    w, b = parameter(3, 4), parameter(3, seed=2)
-
-    def product(x: Tensor, w: Tensor) -> Tensor:
-        return torch.tanh(x @ w.t()) * 2.0
-
-    script = (
-        torch.jit.script
-        if compiler == "script"
-        else partial(torch.jit.trace, example_inputs=(X, w))
-    )
-    compiled = script(product)
-    for _ in range(4):  # the profiling executor rewrites a function after some runs
-        with zo.probe([w, b], 0.5, seed=0, step=0):
-            got = spread(compiled(X, w) + b)
-        with zo.probe([w, b], 0.5, seed=0, step=0):
-            want = spread(product(X, w) + b)
-        torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
-    with pytest.raises(RuntimeError):  # TorchScript drops the message
-        zo.estimate_gradient(lambda: spread(compiled(X, w) + b), [w, b], seed=0, method="jvp")
-
-
-def test_jvp_through_a_custom_function_is_refused() -> None:
-    w, b = parameter(3, 4), parameter(3, seed=2)
-
-    def closure() -> Tensor:
-        return spread(MultiplyBackward.apply(X, w) + b)
-
-    with pytest.raises(RuntimeError, match=r"forward-mode differentiation is off.*two-point"):
-        zo.estimate_gradient(closure, [w, b], seed=0, method="jvp")
-
-
-def test_higher_order_operators_are_refused() -> None:
-    w = parameter(4, 4)
-
-    def closure() -> Tensor:
-        yes: Tensor = torch.cond(
-            torch.tensor(True), lambda x: (x @ w).sum(), lambda x: (x @ w).mean(), (X,)
-        )
-        return yes
-
-    with (
-        nothing_left_over(),
-        pytest.raises(RuntimeError, match=r"higher-order operator cond"),
-        zo.probe([w], 0.5, seed=0, step=0),
-    ):
-        closure()
 
 
 def test_another_thread_is_not_seen_and_said_so() -> None:
@@ -898,9 +779,9 @@ def test_compiled_models_run_uncompiled_in_a_probe(warm: bool) -> None:
             compiled(X)
         assert len(compiled_graphs) == 1
     for seed in range(4):
-        with zo.probe(model, 0.5, seed=seed, step=0):
+        with zo.perturbed(model, 0.5, seed=seed, step=0):
             got = compiled(X)
-        with zo.probe(model, 0.5, seed=seed, step=0):
+        with zo.perturbed(model, 0.5, seed=seed, step=0):
             want = model(X)
         assert torch.equal(got, want)
     assert len(compiled_graphs) == int(warm)
@@ -921,7 +802,7 @@ def test_a_closure_may_enter_modes_of_its_own() -> None:
             return func(*args, **(kwargs or {}))
 
     w = parameter(3, 4)
-    with zo.probe([w], 0.5, seed=0, step=0):
+    with zo.perturbed([w], 0.5, seed=0, step=0):
         want = X @ w.t()
         with Count(), torch.device("cpu"):
             got = X @ w.t() + torch.zeros(())
@@ -938,7 +819,7 @@ def test_batch_norm_that_updates_its_statistics_is_refused_by_any_road() -> None
     means = norm.running_mean
     assert means is not None
     for work in (
-        lambda: zo.probe(norm, 0.5, seed=0, step=0).__enter__(),
+        lambda: zo.perturbed(norm, 0.5, seed=0, step=0).__enter__(),
         lambda: zo.estimate_gradient(lambda: norm(x).sum(), norm.parameters(), seed=0),
         lambda: zo.ZOSGD(norm.parameters(), 0.1, seed=0).step(lambda: norm(x).sum()),
         lambda: zo.estimate_gradient(
@@ -979,113 +860,12 @@ def test_norms_without_running_statistics_are_functions() -> None:
     assert torch.nn.functional.cosine_similarity(g, want, dim=0) > 0.9
 
 
-@pytest.mark.parametrize(
-    "closure",
-    [
-        lambda w: F.dropout(w, 0.5).sum(),
-        lambda w: (w + torch.randn(3)).sum(),
-        lambda w: (w * torch.rand(3)).sum(),
-        lambda w: w[torch.randperm(3)[0]],
-    ],
-)
-def test_random_numbers_in_a_closure_are_refused(closure: Callable[[Tensor], Tensor]) -> None:
-    w = parameter(3)
-    with unwritten([w]), pytest.raises(ValueError, match=r"closure: it drew random numbers.*eval"):
-        zo.estimate_gradient(lambda: closure(w), [w], seed=0)
-
-
-def test_random_numbers_of_a_gpu_are_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = torch.zeros(1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", drawn.clone)
-    evaluate(lambda: 1.0)
-    with pytest.raises(ValueError, match=r"drew random numbers"):
-        evaluate(lambda: float(drawn.add_(1)))
-
-
-def test_random_numbers_put_back_are_accepted() -> None:
-    w = parameter(3)
-
-    def closure() -> Tensor:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return F.dropout(w, 0.5).square().sum()
-
-    zo.estimate_gradient(closure, [w], seed=0)
-
-
 def test_a_probe_draws_nothing_from_the_global_generator() -> None:
     w = parameter(3)
     before = torch.get_rng_state()
-    with zo.probe([w], 0.5, directions=zo.Gaussian(), seed=0, step=0):
+    with zo.perturbed([w], 0.5, directions=zo.Gaussian(), seed=0, step=0):
         w.sum()
     assert torch.equal(torch.get_rng_state(), before)
-
-
-# ---- evaluate --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("returned", "error", "words"),
-    [
-        (None, TypeError, ["NoneType", "0-d tensor", "return loss"]),
-        ("0.5", TypeError, ["str", "0-d tensor"]),
-        (True, TypeError, ["bool"]),
-        (torch.ones(1), TypeError, ["(1,)", "0-d", ".mean()"]),
-        (torch.ones(2, 3), TypeError, ["(2, 3)", "0-d", ".mean()"]),
-        (torch.tensor(1), TypeError, ["int64", "floating-point"]),
-        (torch.tensor(1j), TypeError, ["complex64", "floating-point"]),
-        (torch.tensor(float("nan")), zo.NonFiniteLossError, ["nan", "as they were", "lr or eps"]),
-        (torch.tensor(float("inf")), zo.NonFiniteLossError, ["inf", "as they were"]),
-        (float("-inf"), zo.NonFiniteLossError, ["-inf", "as they were"]),
-        (torch.tensor(1e38).bfloat16() * 10, zo.NonFiniteLossError, ["inf"]),
-    ],
-)
-def test_a_loss_that_cannot_be_used_is_named(
-    returned: Any, error: type[Exception], words: list[str]
-) -> None:
-    with pytest.raises(error) as caught:
-        evaluate(lambda: returned)
-    assert "closure" in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("returned", "dtype"),
-    [
-        (torch.tensor(0.3, dtype=torch.float64), torch.float64),
-        (torch.tensor(0.3), torch.float32),
-        (torch.tensor(0.3, dtype=torch.bfloat16), torch.float32),
-        (torch.tensor(0.3, dtype=torch.float16), torch.float32),
-        (0.3, torch.float64),
-        (np.float64(0.3), torch.float64),
-        (1, torch.float64),
-    ],
-)
-def test_losses_are_taken_in_float32_at_least(returned: Any, dtype: torch.dtype) -> None:
-    loss = evaluate(lambda: returned)
-    assert loss.dtype == dtype
-    assert loss.shape == ()
-    assert float(loss) == float(returned)
-
-
-def test_a_loss_may_be_a_parameter_itself() -> None:
-    theta = parameter()
-    (g,) = zo.estimate_gradient(lambda: theta, [theta], seed=0, eps=2.0**-10)
-    assert float(g) == pytest.approx(1.0, abs=1e-3)
-
-
-@pytest.mark.parametrize("closure", [None, 3.0, torch.ones(2), "loss"])
-def test_a_closure_that_cannot_be_called_is_named(closure: Any) -> None:
-    theta = parameter(3)
-    for work in (
-        lambda: zo.estimate_gradient(closure, [theta], seed=0),
-        lambda: zo.ZOSGD([theta], 0.1, seed=0).step(closure),
-    ):
-        with pytest.raises(TypeError, match=r"closure: given .*, expected a function"):
-            work()
 
 
 # ---- memory ----------------------------------------------------------------------------------
@@ -1126,7 +906,7 @@ MB = 2**20
 def test_extra_memory_is_one_parameter_and_a_chunk(family: Directions) -> None:
     weights = [torch.full((1024, 4096), 0.5).requires_grad_() for _ in range(3)]  # 16 MB each
     x = torch.ones(1, 4096)
-    with PeakMemory() as memory, zo.probe(weights, 0.5, directions=family, seed=0, step=0):
+    with PeakMemory() as memory, zo.perturbed(weights, 0.5, directions=family, seed=0, step=0):
         for w in weights:
             x = (w @ x[0]).repeat(4)[None]
         assert memory.now() < MB  # the scratch tensors are gone
@@ -1146,7 +926,7 @@ def test_scratch_tensors_die_with_their_operation(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Direction, "perturbed", remembered)
     ws = [parameter(3, 3, seed=i) for i in range(4)]
-    with zo.probe(ws, 0.5, seed=0, step=0):
+    with zo.perturbed(ws, 0.5, seed=0, step=0):
         y = X[:, :3]
         for w in ws:
             y = torch.tanh(y @ w)
@@ -1160,7 +940,7 @@ def test_scratch_tensors_die_with_their_operation(monkeypatch: pytest.MonkeyPatc
 def test_what_is_written_in_a_closure_is_not_confused_with_freed_scratch() -> None:
     """Memory of a dropped scratch tensor comes back as another tensor's, which may be written."""
     w = parameter(64, 64)
-    with zo.probe([w], 0.5, seed=0, step=0):
+    with zo.perturbed([w], 0.5, seed=0, step=0):
         for _ in range(50):
             w.sum()
             torch.zeros(64, 64).add_(1)
@@ -1202,7 +982,7 @@ def test_bad_arguments_are_named(
     with (
         nothing_left_over(),
         pytest.raises(error) as caught,
-        zo.probe(arguments.pop("params"), arguments.pop("c"), **arguments),
+        zo.perturbed(arguments.pop("params"), arguments.pop("c"), **arguments),
     ):
         pass
     for word in words:
@@ -1219,7 +999,7 @@ def test_substitute_hands_out_what_it_is_told() -> None:
 
 def test_reads_are_counted_and_metadata_is_not() -> None:
     w = parameter(3, 4)
-    with warnings.catch_warnings(), zo.probe([w], 0.5, seed=0, step=0) as mode:
+    with warnings.catch_warnings(), zo.perturbed([w], 0.5, seed=0, step=0) as mode:
         assert (w.shape, w.dtype, w.device.type, w.ndim) == ((3, 4), torch.float32, "cpu", 2)
         assert w.requires_grad
         assert w.is_leaf

@@ -267,7 +267,7 @@ def test_tokens_that_differ_between_the_copies_are_refused() -> None:
     [
         (1.0, TypeError, "closure: given 1.0, expected a function of the number of copies"),
         (None, TypeError, "closure: given None"),
-        (lambda copies: 1.0, TypeError, r"expected one loss a copy, \(2,\)"),
+        (lambda copies: 1.0, TypeError, r"expected one loss for each copy, \(2,\)"),
         (lambda copies: torch.ones(copies, dtype=torch.long), TypeError, "dtype torch.int64"),
         (lambda copies: torch.ones(copies), ValueError, "read none of the parameters"),
     ],
@@ -278,13 +278,35 @@ def test_closures_that_are_none_are_refused(
     refused(nn.Linear(4, 3), closure, error, message)
 
 
+def test_a_model_that_moves_its_batch_to_another_dimension_is_refused() -> None:
+    """Dimension 0 is then time, divides by the number of copies, and mixes them up silently."""
+
+    class TimeFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.layer = nn.Embedding(11, 8), nn.Linear(8, 11)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = self.embedding(tokens).transpose(0, 1)  # (T, N, d)
+            return torch.tanh(self.layer(x)).transpose(0, 1)
+
+    model = TimeFirst()
+    tokens = torch.randint(0, 11, (3, 4), generator=torch.Generator().manual_seed(0))
+    refused(
+        model,
+        lambda copies: model(tokens.repeat(copies, 1)).square().reshape(copies, -1).mean(1),
+        ValueError,
+        r"copies are not independent along dimension 0.*ZOSGD\.step",
+    )
+
+
 def test_one_loss_for_all_copies_is_refused() -> None:
     model = nn.Linear(4, 3)
     refused(
         model,
         lambda copies: repeated(model)(copies).mean(),
         TypeError,
-        r"returned shape \(\) .* expected one loss a copy, \(4,\)",
+        r"returned shape \(\), expected one loss for each copy, \(4,\)",
         P=2,
     )
 

@@ -192,7 +192,7 @@ def main() -> None:
         states = {}
         for state, network in (("pretrained", model), ("untrained", untrained(model))):
             print(name, state, flush=True)
-            rows = zo.llm.Rows(network, pad=tokenizer.pad_token_id, words=asked)
+            rows = zo.llm.Rows(network, words=asked)
             states[state] = measured(rows, tokenizer, train, dev)
         models[name] = {"d": sum(p.numel() for p in model.parameters()), "states": states}
     models["all-MiniLM-L6-v2"]["task"] = "SST-2, a new classification head (V = 2)"

@@ -58,7 +58,7 @@ def features(model: nn.Module, tokenizer: Any, examples: Any) -> Tensor:
     encoder: Any = model.bert
     ids, _ = encoded(tokenizer, examples)
     parts = [
-        encoder(input_ids=part, attention_mask=(part != tokenizer.pad_token_id).long())
+        encoder(input_ids=part.clamp_min(0), attention_mask=(part >= 0).long())
         for part in ids.split(100)
     ]
     return torch.cat([part.pooler_output for part in parts])
@@ -90,7 +90,7 @@ def fit_head(model: Any, tokenizer: Any, examples: Any) -> None:
 def loss_on(model: nn.Module, tokenizer: Any, examples: Any) -> float:
     """Mean cross-entropy."""
     ids, labels = encoded(tokenizer, examples)
-    scored = zo.llm.Rows(model, pad=tokenizer.pad_token_id)
+    scored = zo.llm.Rows(model)
     logits = torch.cat([scored(part) for part in ids.split(100)])
     return float(F.cross_entropy(logits, labels))
 

@@ -21,6 +21,7 @@ from . import (
     planning,
     streams,
 )
+from .closure import NonFiniteLossError
 from .concentration import (
     dynamics_error_law,
     estimator_moments,
@@ -50,11 +51,11 @@ from .planning import (
     estimate_moments,
     plan,
 )
-from .probe import NonFiniteLossError, probe
+from .probe import perturbed
 from .trajectories import trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, figures, llm, models
+    from . import datasets, exercises, experiments, figures, llm, models
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ __all__ = [
     "estimator_moments",
     "estimators",
     "exercises",
+    "experiments",
     "fidelity",
     "figures",
     "jacobian",
@@ -97,9 +99,9 @@ __all__ = [
     "one_step",
     "optim",
     "perturbations_needed",
+    "perturbed",
     "plan",
     "planning",
-    "probe",
     "relative_frobenius",
     "spectral_wasserstein",
     "streams",
@@ -109,7 +111,7 @@ __all__ = [
     "zo_entk",
 ]
 
-_LAZY = ("datasets", "exercises", "figures", "llm", "models")
+_LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,13 @@ Every message says what was given, what was expected, and what to do.
 from __future__ import annotations
 
 import math
+import operator
+import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,44 +27,104 @@ def trainable(params: Parameters) -> list[Tensor]:
     return list(resolve(params).tensors)
 
 
-def check_integer(name: str, value: int, *, low: int, high: int | None = None) -> int:
-    """``value`` as an int in [low, high), or a TypeError or ValueError that names it."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: given {value!r} of type {type(value).__name__}, expected an int")
-    value = value.__index__()
-    if value < low or (high is not None and value >= high):
-        top = "" if high is None else f" and below {high}"
-        raise ValueError(f"{name}: given {value}, expected at least {low}{top}; choose such a one")
+def _python_number(value: Any) -> Any:
+    """A 0-d tensor or array as the Python number in it, and anything else as it is.
+
+    Raises:
+        TypeError: for several entries, or none, and for a tensor without memory (on "meta").
+    """
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        if value.shape != () or (isinstance(value, Tensor) and value.is_meta):
+            raise TypeError
+        return value.item()
     return value
 
 
-def check_real(name: str, value: float, *, low: float, open_low: bool = False) -> float:
-    """``value`` as a finite float, at least ``low`` (above it if ``open_low``), or an error."""
+def _described(value: Any) -> str:
+    """A value as messages show it: the shape and dtype of a tensor, else at most 80 characters."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        place = f" on {value.device}" if isinstance(value, Tensor) else ""
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        return f"{kind} of shape {tuple(value.shape)} and dtype {value.dtype}{place}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_integer(name: str, value: int, *, low: int, high: int | None = None) -> int:
+    """``value`` as an int in [low, high), or a TypeError or ValueError that names it.
+
+    NumPy's integers and 0-d tensors and arrays of integers are integers; booleans of any kind and
+    3.0 are not.
+    """
     try:
-        if isinstance(value, (str, bytes, bool)):
+        number = _python_number(value)
+        if isinstance(number, (bool, str, bytes, bytearray)):
             raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):  # torch raises the last, for several elements
-        raise TypeError(f"{name}: given {value!r}, expected a number") from None
+        number = operator.index(number)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(value).__name__
+        raise TypeError(
+            f"{name}: given {_described(value)} of type {kind}, expected an int"
+        ) from None
+    if number < low or (high is not None and number >= high):
+        top = "" if high is None else f" and below {high}"
+        raise ValueError(f"{name}: given {number}, expected at least {low}{top}")
+    return int(number)
+
+
+def check_real(name: str, value: float, *, low: float, open_low: bool = False) -> float:
+    """``value`` as a finite float, at least ``low`` (above it if ``open_low``), or an error.
+
+    NumPy's numbers and 0-d tensors and arrays are numbers; booleans of any kind and text are not.
+    """
+    try:
+        number = _python_number(value)
+        if isinstance(number, (bool, str, bytes, bytearray)):
+            raise TypeError
+        number = float(number)
+    except OverflowError:
+        number = math.inf  # an int that no float can hold
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: given {_described(value)}, expected a number") from None
     if not math.isfinite(number) or number < low or (open_low and number == low):
         relation = "above" if open_low else "of at least"
-        raise ValueError(f"{name}: given {number}, expected a finite number {relation} {low}")
+        bound = "" if low == -math.inf else f" {relation} {low}"
+        raise ValueError(f"{name}: given {number}, expected a finite number{bound}")
     return number
 
 
-def check_eps(eps: float, tensors: Iterable[Tensor]) -> float:
-    """``eps`` as a float that is positive and not too small for any dtype in ``tensors``.
+def check_path(name: str, path: str | os.PathLike[str]) -> Path:
+    """``path`` with ``~`` expanded, or a TypeError or ValueError that names it."""
+    try:
+        text: Any = os.fspath(path)
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError):
+        text = None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise (TypeError if not isinstance(path, (str, os.PathLike)) else ValueError)(
+            f"{name}: given {path!r}, expected a path that a file can have; give its name"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: given {text!r}, and this machine knows no such home; write the path in full"
+        ) from None
+
+
+def check_eps(eps: float, dtypes: Iterable[torch.dtype]) -> float:
+    """``eps`` as a float that is positive and not too small for any of ``dtypes``.
 
     The smallest eps allowed is the spacing of floating-point numbers at 1. Below it, theta + eps u
     and the loss are mostly rounding: in bfloat16 at eps = 1e-3 a directional derivative of a
     language model is wrong by more than 80 %.
     """
     eps = check_real("eps", eps, low=0.0, open_low=True)
-    for tensor in tensors:
-        spacing = torch.finfo(tensor.dtype).eps
+    for dtype in dict.fromkeys(dtypes):
+        spacing = torch.finfo(dtype).eps
         if eps < spacing:
             raise ValueError(
-                f"eps: given {eps}, too small for {tensor.dtype} parameters, whose spacing at 1 is "
+                f"eps: given {eps}, too small for {dtype} parameters, whose spacing at 1 is "
                 f"{spacing:.3g}; give at least that, or leave eps=None for the default"
             )
     return eps
@@ -128,9 +193,11 @@ def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None
 
     Without ``classes``, all that can be said before the model was called once.
     """
-    integers = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex())
+    integers = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.is_meta)
     if not integers or y.dtype == torch.bool:
-        given = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        given = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
+        if isinstance(y, Tensor) and y.is_meta:
+            given += " without values (on meta)"
         raise TypeError(f"{name}: given {given}, expected a tensor of integer labels (int64)")
     if y.shape != (count,):
         raise ValueError(

@@ -15,12 +15,16 @@ import torch
 import typer
 
 from .checks import check_integer
-from .llm import files, ledger, lm, tasks
-from .llm.finetune import check_width, rows
+from .directions import from_name
+from .llm import lm, tasks
 from .llm.finetune import finetune as run_finetune
-from .llm.parallel import Ranks, place_among
-from .llm.replay import family, ledger_in
-from .llm.replay import replay as run_replay
+from .llm.rows import prepare
+from .llm.runs import files, ledger
+from .llm.runs.disk import RunStoppedError
+from .llm.runs.ranks import Ranks, place_among
+from .llm.runs.replay import ledger_in
+from .llm.runs.replay import replay as run_replay
+from .llm.runs.weights import save_pretrained
 from .planning import plan as make_plan
 from .probe import NonFiniteLossError
 
@@ -170,7 +174,7 @@ def finetune(
     save: Annotated[
         bool, typer.Option("--save", help="Write the tuned weights to OUTPUT/weights.")
     ] = False,
-    seal_every: Annotated[
+    hash_every: Annotated[
         int, typer.Option(help="Steps between two hashes of the weights in the ledger.")
     ] = 100,
     dtype: DtypeOption = Dtype.float32,
@@ -200,7 +204,7 @@ def finetune(
     P numbers: torchrun --nproc-per-node 2 -m zotutor finetune ... --P 4. The first writes OUTPUT.
     """
     with _reported(output), Ranks.join(split=split.value, timeout=timeout, device=device) as ranks:
-        family_, task_ = family(directions), _task(task, data, shots, seed, data_revision)
+        family_, task_ = from_name(directions), _task(task, data, shots, seed, data_revision)
         device = ranks.device
         model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
         run = run_finetune(
@@ -217,19 +221,20 @@ def finetune(
             weight_decay=weight_decay,
             batch_size=batch_size,
             length=length,
+            kind=kind.value,
             evaluate_every=evaluate_every,
             dev=dev,
             seed=seed,
             output=output,
             save=save,
-            seal_every=seal_every,
+            hash_every=hash_every,
             ranks=ranks,
             progress=sys.stderr.isatty() and not quiet,
         )
         if not quiet and ranks.rank == 0:
             before = "" if run.tokens else "was finished before; "
             reached = f"{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}"
-            sha256 = ledger.read(ledger_in(output)).seals[-1].sha256.hex()
+            sha256 = ledger.read(ledger_in(output)).hashes[-1].sha256.hex()
             _say(f"{output}: {before}{reached}\nweights: SHA-256 {sha256}")
 
 
@@ -263,16 +268,18 @@ def plan(
     """
     with _reported():
         check_integer("inputs", inputs, low=1)
-        family_, task_ = family(directions), _task(task, data, None, seed, data_revision)
+        family_, task_ = from_name(directions), _task(task, data, None, seed, data_revision)
         model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
-        scored = rows(model_, tokenizer, task_.words)
-        observed, updated = task_.dev[:inputs], task_.train[:inputs]
-        x_o, x_u = (
-            lm.encode(tokenizer, [e.text for e in part], length=length).to(device)
-            for part in (observed, updated)
+        observed, updated = (
+            [e.text for e in part] for part in (task_.dev[:inputs], task_.train[:inputs])
         )
-        check_width(model_, max(x_o.shape[1], x_u.shape[1]))
-        y_u = None if kernel else torch.tensor([e.label for e in updated], device=device)
+        scored, prompts, *_ = prepare(
+            model_, tokenizer, task_.words, [*observed, *updated], length=length, kind=kind.value
+        )
+        x_o, x_u = prompts.batch(observed), prompts.batch(updated)
+        y_u = (
+            None if kernel else torch.tensor([e.label for e in task_.train[:inputs]], device=device)
+        )
         options: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
         print(make_plan(scored, x_o, x_u, y_u, directions=family_, **options))
 
@@ -317,7 +324,7 @@ def replay(
         else:
             print(f"weights: SHA-256 {found.sha256}; a recorded hash was met at {found.checked}")
         if save is not None:
-            files.save_pretrained(model_, tokenizer, save)
+            save_pretrained(model_, tokenizer, save)
             print(f"saved to {save}")
 
 
@@ -402,19 +409,19 @@ def _reported(output: Path | None = None) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except ledger.RunStoppedError as error:
+    except RunStoppedError as error:
         _fail(3, error)
     except NonFiniteLossError as error:
         _fail(4, error)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         _fail(1, error)
     except (RuntimeError, MemoryError) as error:
-        if not lm.no_memory(error):
+        if not lm.is_out_of_memory(error):
             raise
         reason = (str(error) or "out of memory").splitlines()[0]
         _fail(3, error, f"{reason}; take a smaller --batch-size, or a larger machine")
     except KeyboardInterrupt as error:
-        again = "" if output is None else "; the same command takes the run up again"
+        again = "" if output is None else "; the same command resumes the run"
         _fail(130, error, f"interrupted{again}")
 
 

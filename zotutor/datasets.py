@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_batch, check_integer, check_labels
-from .downloads import cache_folder, check_contents, fetch, gunzipped, unfit
+from .downloads import bad_file, cache_folder, check_contents, fetch, gunzipped
 
 __all__ = ["Split", "digits", "examples", "mnist"]
 
@@ -209,15 +209,15 @@ def _read_pair(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     images_path, labels_path = (path for path in paths if path is not None)
     images, labels = _read_idx(images_path, dimensions=3), _read_idx(labels_path, dimensions=1)
     if images.shape[1:] != (28, 28):
-        raise unfit(images_path, f"images of {images.shape[1]} x {images.shape[2]}", "28 x 28")
+        raise bad_file(images_path, f"images of {images.shape[1]} x {images.shape[2]}", "28 x 28")
     if len(images) == 0 or len(images) != len(labels):
-        raise unfit(
+        raise bad_file(
             labels_path,
             f"{len(labels)} labels for the {len(images)} images of {images_path.name}",
             "one label an image, and at least one",
         )
     if labels.max() > 9:
-        raise unfit(labels_path, f"a label {labels.max()}", "labels 0 to 9")
+        raise bad_file(labels_path, f"a label {labels.max()}", "labels 0 to 9")
     x = torch.from_numpy(images.astype(np.float32)) / 255  # (N, 28, 28)
     return x[:, None], torch.from_numpy(labels.astype(np.int64))
 
@@ -235,15 +235,15 @@ def _read_idx(path: Path, *, dimensions: int) -> np.ndarray[tuple[int, ...], np.
     header = 4 + 4 * dimensions
     magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if len(data) < header:
-        raise unfit(path, f"{len(data)} bytes", f"a header of {header} bytes (truncated?)")
+        raise bad_file(path, f"{len(data)} bytes", f"a header of {header} bytes (truncated?)")
     if data[:4] != magic:
         kind = f"{magic.hex(' ')} ({dimensions}-dimensional, unsigned bytes)"
-        raise unfit(path, f"the magic number {data[:4].hex(' ')}", kind)
+        raise bad_file(path, f"the magic number {data[:4].hex(' ')}", kind)
     shape = tuple(np.frombuffer(data, ">u4", dimensions, offset=4).tolist())
     given, expected = len(data) - header, math.prod(shape)
     if given != expected:
         cause = "truncated" if given < expected else "bytes left over"
-        raise unfit(path, f"{given} elements ({cause})", f"{expected} for its shape {shape}")
+        raise bad_file(path, f"{given} elements ({cause})", f"{expected} for its shape {shape}")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 

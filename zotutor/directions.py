@@ -1,10 +1,10 @@
-"""Which way to look: perturbation directions u as pure functions of five integers.
+"""Perturbation directions u as pure functions of five integers.
 
 Entry j of direction p of parameter i at a step is a hash of (seed, step, p, i, j). Nothing is
-stored and nothing is global: whoever perturbs, updates, resumes or replays asks again and gets the
-same numbers, on any device, in any order, in any dtype. All families have mean 0 and E[u u^T] = I.
+stored and nothing is global: perturbing, updating, resuming and replaying all compute the same
+numbers, on any device, in any order, in any dtype. All families have mean 0 and E[u u^T] = I.
 
-The hash stands in :mod:`zotutor.streams`.
+The hash is in :mod:`zotutor.streams`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .checks import Parameters, at_least_float32, check_integer, check_real, trainable
-from .streams import Stream, Where, normals, signs, uniforms
+from .checks import check_integer, check_real
+from .parameters import Parameters, ParametersLike, at_least_float32, matrix_shape, resolve
+from .streams import Stream, Where, normals, signs, signs_of_each, uniforms
 
 CHUNK = 1 << 18
 """Entries drawn at a time: small enough for a cache, large enough to hide Python."""
 
+FACTORS = 1 << 22
+"""The factors of a step's LowRank directions are kept until the update if there are no more."""
 
 _UNSCALED = 1.0
 
@@ -31,9 +34,9 @@ _UNSCALED = 1.0
 class Direction:
     """One direction u_p of a family at a given (seed, step, p), over given parameters.
 
-    It holds integers and shapes only; entries are computed when they are asked for. Made by
-    :meth:`Directions.at`. With a range for p it stands for several directions at once, and what it
-    returns has a leading dimension for them.
+    It holds integers and shapes; entries are computed when they are read, except where
+    :func:`draw` has computed all of a small model's. Made by :meth:`Directions.at`. With a range
+    for p it is several directions at once, and what it returns has a leading dimension for them.
     """
 
     family: Directions
@@ -43,16 +46,13 @@ class Direction:
     step: int
     p: int | range
     scale: float | Tensor = _UNSCALED
-    kept: dict[tuple[int, int, int, torch.dtype], Tensor] | None = field(
-        default=None, compare=False, repr=False
-    )
-    """Entries already asked for; None to compute them each time. See :func:`draw`."""
-    thin: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(
+    parts: tuple[Tensor, ...] | None = field(default=None, compare=False, repr=False)
+    """All entries, flat, one tensor per parameter, for a small model; see :func:`draw`."""
+    factor_cache: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
-    """Factors already asked for. See :meth:`LowRank.factors`."""
-    room: int = field(default=0, compare=False, repr=False)
-    """How many numbers of them may be kept, beside those of the parameter last asked for."""
+    """LowRank factors already computed: of all matrices, or of the last one read."""
+    keeps_factors: bool = field(default=False, compare=False, repr=False)
 
     def stream(self, i: int, *purpose: int) -> Stream:
         """The random words of parameter i; another ``purpose`` gives independent ones."""
@@ -63,17 +63,13 @@ class Direction:
 
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
-        key = (i, start, stop, dtype)
-        if self.kept is not None and key in self.kept:
-            return self.kept[key]
+        if self.parts is not None and self.parts[i].dtype == dtype:
+            return self.parts[i][start:stop]
         u = self.family._entries(self, i, slice(start, stop), at_least_float32(dtype))
-        u = (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
-        if self.kept is not None:
-            self.kept[key] = u
-        return u
+        return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
 
     def rows(self, i: int, numbers: Tensor, dtype: torch.dtype) -> Tensor:
-        """The rows of the matrix parameter i with these numbers: (..., n) for numbers (...)."""
+        """Rows of the matrix parameter i, by number: (..., n) for numbers (...)."""
         n = self.shapes[i][1:].numel()
         where = numbers.long()[..., None] * n + torch.arange(n, device=self.device)
         u = self.family._entries(self, i, where, at_least_float32(dtype))
@@ -128,18 +124,23 @@ def chunks(count: int, device: torch.device | None = None) -> Iterator[tuple[int
 
 
 def draw(
-    family: Directions, tensors: Sequence[Tensor], *, P: int, seed: int, step: int
+    family: Directions, params: ParametersLike, *, P: int, seed: int, step: int
 ) -> list[Direction]:
     """The P directions of one step, each of which is read three times: at +eps, -eps, the update.
 
-    Where all their entries fit one chunk together, they are computed once and kept as long as the
-    list is: a small model's step is mostly the overhead of hashing. Larger ones are computed anew.
-    The factors of LowRank directions are kept as far as they fit a chunk.
+    A small model's step is mostly the overhead of hashing: where the entries of all P fit one
+    chunk, they are computed once and held as long as the list is. Of larger models, entries are
+    computed at each read; the factors of LowRank directions are held unless they are many.
     """
-    first = family.at(tensors, seed=seed, step=step, p=0)
-    few = P * sum(shape.numel() for shape in first.shapes) <= CHUNK
-    drawn = [first, *(family.at(tensors, seed=seed, step=step, p=p) for p in range(1, P))]
-    return [replace(one, kept={} if few else None, room=CHUNK // P) for one in drawn]
+    params = resolve(params)
+    drawn = [family._at(params, seed, step, p) for p in range(P)]
+    if P * params.d <= CHUNK:
+        dtypes = [at_least_float32(dtype) for dtype in params.dtypes]
+        return [replace(one, parts=family._parts(one, dtypes)) for one in drawn]
+    if not isinstance(family, LowRank):
+        return drawn
+    held = P * family.rank * sum(sum(shape) for shape in params.matrices if shape)
+    return [replace(one, keeps_factors=held <= FACTORS) for one in drawn]
 
 
 def weighted_sum(
@@ -177,7 +178,7 @@ class Directions(ABC):
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
         """The entries of parameter i that ``where`` names, before ``direction.scale``."""
 
-    def at(self, params: Parameters, *, seed: int, step: int, p: int = 0) -> Direction:
+    def at(self, params: ParametersLike, *, seed: int, step: int, p: int = 0) -> Direction:
         """The direction u_p at (seed, step), over the trainable parameters of ``params``.
 
         Args:
@@ -190,23 +191,28 @@ class Directions(ABC):
         Raises:
             TypeError, ValueError: for integers out of range or nothing trainable.
         """
-        tensors = trainable(params)
+        found = resolve(params)
         seed = check_integer("seed", seed, low=0, high=1 << 64)
         step = check_integer("step", step, low=0, high=1 << 63)
         p = check_integer("p", p, low=0, high=1 << 63)
-        devices = {str(t.device) for t in tensors}
-        if len(devices) > 1:
-            raise ValueError(
-                f"params: given on {', '.join(sorted(devices))}, expected one device; move the "
-                "model to one with .to(device)"
-            )
-        shapes = tuple(t.shape for t in tensors)
-        return self._scaled(Direction(self, shapes, tensors[0].device, seed, step, p))
+        return self._at(found, seed, step, p)
+
+    def _at(self, params: Parameters, seed: int, step: int, p: int) -> Direction:
+        return self._scaled(Direction(self, params.shapes, params.device, seed, step, p))
+
+    def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
+        """All entries of a direction, flat, one tensor per parameter."""
+        return tuple(
+            one.entries(i, 0, shape.numel(), dtype)
+            for i, (shape, dtype) in enumerate(zip(one.shapes, dtypes, strict=True))
+        )
 
     def _scaled(self, direction: Direction) -> Direction:
         return direction
 
-    def dense(self, params: Parameters, *, P: int, seed: int, step: int, first: int = 0) -> Tensor:
+    def dense(
+        self, params: ParametersLike, *, P: int, seed: int, step: int, first: int = 0
+    ) -> Tensor:
         """The directions u_first, ..., u_(first + P - 1) as columns, unscaled.
 
         U = dense(...) / sqrt(P) is the random projection of the kernel, with E[U U^T] = I. These
@@ -229,23 +235,17 @@ class Directions(ABC):
             (torch.Size([3, 4]), [-1.0, 1.0])
         """
         check_integer("P", P, low=1)
-        tensors = trainable(params)
-        dtype = torch.float32
-        for tensor in tensors:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-        d = sum(t.numel() for t in tensors)
-        columns = torch.empty(P, d, dtype=dtype, device=tensors[0].device)
-        one = self.at(tensors, seed=seed, step=step, p=first)
-        rows = max(1, CHUNK // d)
+        found = resolve(params)
+        one = self.at(found, seed=seed, step=step, p=first)
+        columns = torch.empty(P, found.d, dtype=found.dtype, device=one.device)
+        rows = max(1, CHUNK // found.d)
         for low in range(0, P, rows):
             high = min(low + rows, P)
             several = self._scaled(replace(one, p=range(first + low, first + high)))
-            offset = 0
-            for i, tensor in enumerate(tensors):
+            for i, tensor, offset, _ in found:
                 for start, stop in chunks(tensor.numel(), tensor.device):
-                    u = several.entries(i, start, stop, dtype)
+                    u = several.entries(i, start, stop, found.dtype)  # (high - low, stop - start)
                     columns[low:high, offset + start : offset + stop] = u
-                offset += tensor.numel()
         return columns.T
 
 
@@ -300,6 +300,13 @@ class Rademacher(Directions):
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
         return signs(direction.stream(i), where, dtype, direction.device)
+
+    def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
+        if len(set(dtypes)) > 1 or not isinstance(one.p, int):
+            return super()._parts(one, dtypes)
+        streams = Stream.family(one.seed, one.step, one.p, count=len(dtypes))
+        sizes = tuple(shape.numel() for shape in one.shapes)
+        return tuple(signs_of_each(streams, sizes, dtypes[0], one.device))
 
 
 @dataclass(frozen=True)
@@ -393,23 +400,12 @@ class Sparse(Directions):
         return (n * kept / math.sqrt(self.density)).to(dtype)
 
 
-def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
-    """(m, n) of the matrix that :class:`LowRank` factors, or None for a vector or a scalar.
-
-    A convolution of shape (out, in, height, width) counts as (out, in * height * width).
-
-    >>> matrix_shape((6, 1, 5, 5)), matrix_shape((6,))
-    ((6, 25), None)
-    """
-    return (shape[0], math.prod(shape[1:])) if len(shape) >= 2 else None
-
-
 @dataclass(frozen=True)
 class LowRank(Directions):
     """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, normal factors.
 
-    Two thin factors stand for each matrix-shaped parameter, so that a probe can add x (B A^T) after
-    the product x W^T and never build the matrix. Vectors and scalars get :class:`Gaussian` entries.
+    Each matrix-shaped parameter has two thin factors, so that a probe can add x (B A^T) after the
+    product x W^T and never build the matrix. Vectors and scalars get :class:`Gaussian` entries.
     The entries of one matrix are not independent, and its law has its own terms; for large r it
     tends to the Gaussian one.
 
@@ -444,20 +440,20 @@ class LowRank(Directions):
     ) -> tuple[Tensor, Tensor]:
         """A (m, r) and B (n, r) with u = A B^T for matrix parameter i; only ``rows`` of A.
 
-        Read only: they are kept for the next piece of the matrix, and where ``direction`` has room
-        for those of several parameters, for the next probe and the update.
+        Read only: they are kept for the next piece of the matrix, and if ``direction`` keeps the
+        factors of all parameters, for the next probe and the update.
         """
-        if (i, dtype) not in direction.thin:
+        cache = direction.factor_cache
+        if (i, dtype) not in cache:
             m, n = matrix_shape(direction.shapes[i]) or (0, 0)
             r = self.rank
             A = normals(direction.stream(i), slice(0, m * r), direction.device)
             B = normals(direction.stream(i, 1), slice(0, n * r), direction.device)
-            A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))
-            held = sum(a.numel() + b.numel() for a, b in direction.thin.values())
-            if held + A.numel() + B.numel() > direction.room:
-                direction.thin.clear()
-            direction.thin[i, dtype] = (A / math.sqrt(r)).to(dtype), B.to(dtype)
-        A, B = direction.thin[i, dtype]
+            A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))  # (..., m, r), (..., n, r)
+            if not direction.keeps_factors:
+                cache.clear()
+            cache[i, dtype] = (A / math.sqrt(r)).to(dtype), B.to(dtype)
+        A, B = cache[i, dtype]
         return (A if rows is None else A[..., rows, :]), B
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
@@ -480,3 +476,57 @@ def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
     for k in range(1, A.shape[-1]):
         total += A[..., k] * B[..., k]
     return total
+
+
+_BY_NAME: dict[str, type[Directions]] = {
+    "rademacher": Rademacher,
+    "gaussian": Gaussian,
+    "sphere": Sphere,
+}
+
+
+def from_name(text: str) -> Directions:
+    """The family of directions with this name: rademacher, gaussian, sphere, sparse:0.1, lowrank:4.
+
+    Raises:
+        ValueError: for another name, or a parameter that is not a number in its range.
+
+    >>> from_name("lowrank:4")
+    LowRank(rank=4)
+    """
+    name, _, number = text.partition(":")
+    try:
+        if name in _BY_NAME and not number:
+            return _BY_NAME[name]()
+        if name == "sparse":
+            return Sparse(float(number))
+        if name == "lowrank":
+            return LowRank(int(number))
+    except ValueError as error:
+        raise ValueError(f"directions: given {text!r}; {error}") from None
+    raise ValueError(
+        f"directions: given {text!r}, expected one of {', '.join(_BY_NAME)}, or sparse:DENSITY or "
+        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
+    )
+
+
+def name_of(directions: Directions) -> str:
+    """The name that :func:`from_name` reads.
+
+    Raises:
+        TypeError: for a family that this module does not define, which has no name.
+
+    >>> name_of(Sparse(0.1))
+    'sparse:0.1'
+    """
+    if type(directions) is Sparse:
+        return f"sparse:{directions.density!r}"
+    if type(directions) is LowRank:
+        return f"lowrank:{directions.rank}"
+    for name, kind in _BY_NAME.items():
+        if type(directions) is kind:
+            return name
+    raise TypeError(
+        f"directions: given {directions!r}, expected a family of zotutor.directions, which can be "
+        "named in a file; use one of those, or run without output="
+    )

@@ -17,7 +17,7 @@ import uuid
 import zlib
 from pathlib import Path
 
-__all__ = ["cache_folder", "check_contents", "fetch", "gunzipped", "unfit"]
+__all__ = ["bad_file", "cache_folder", "check_contents", "fetch", "gunzipped"]
 
 _TIMEOUT = 30.0  # seconds without an answer from the server
 
@@ -83,7 +83,7 @@ def check_contents(data: bytes, source: Path | str, *, size: int, sha256: str) -
     """
     given = hashlib.sha256(gunzipped(data, source, limit=size + 1)).hexdigest()
     if given != sha256:
-        raise unfit(source, f"contents of SHA-256 {given}", sha256)
+        raise bad_file(source, f"contents of SHA-256 {given}", sha256)
 
 
 def gunzipped(data: bytes, source: Path | str, *, limit: int = -1) -> bytes:
@@ -98,10 +98,10 @@ def gunzipped(data: bytes, source: Path | str, *, limit: int = -1) -> bytes:
         with gzip.open(io.BytesIO(data)) as file:
             return file.read(limit)
     except (EOFError, OSError, zlib.error) as error:
-        raise unfit(source, f"damaged gzip data ({error})", "a whole gzip file") from error
+        raise bad_file(source, f"damaged gzip data ({error})", "a whole gzip file") from error
 
 
-def unfit(source: Path | str, given: str, expected: str) -> ValueError:
+def bad_file(source: Path | str, given: str, expected: str) -> ValueError:
     """Return the error for a file that is not what it should be."""
     return ValueError(
         f"{source}: given {given}, expected {expected}; if it is a file here, delete it or name "

@@ -19,6 +19,7 @@ from .directions import Directions, check_draw, chunks, draw, weighted_sum
 from .estimators import estimate_gradient, resolve_eps
 from .jacobians import as_logits, flatten, jacobian, jvp, logits_of, named_trainable, unflatten, vjp
 from .kernels import product, projected
+from .parameters import resolve
 
 
 class OneStep(NamedTuple):
@@ -250,7 +251,7 @@ def one_step(
         raise ValueError("directions, eps: given without P; give P for zeroth order, or neither")
     if P is not None:
         directions = check_draw(directions, P=P, seed=seed, step=step)
-        eps = resolve_eps(eps, list(params.values()))
+        eps = resolve_eps(eps, resolve(model))
     check_labels("y_u", y_u, count=x_u.shape[0])
     with torch.no_grad():
         before, logits_u = (_exact(logits_of(model, params, x)) for x in (x_o, x_u))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .checks import Parameters, check_eps, trainable
-from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
-from .probe import Loss, along, batched, check_closure, evaluate, substitute
-from .watch import Vigilance
+from .checks import check_eps
+from .closure import Loss, check, check_callable, no_random_numbers, scalar
+from .directions import Direction, Directions, LowRank, check_draw, chunks, draw, weighted_sum
+from .fused import Batched
+from .parameters import Parameters, ParametersLike, resolve
+from .probe import Substitution, probing, toward
 
 Method = Literal["two-point", "forward", "one-point", "jvp"]
 
@@ -42,17 +45,40 @@ def default_eps(dtype: torch.dtype) -> float:
     return {torch.float64: 1e-5, torch.bfloat16: 1e-2}.get(dtype, 1e-3)
 
 
-def resolve_eps(eps: float | None, tensors: list[Tensor]) -> float:
-    """``eps`` checked against the dtypes of ``tensors``, or the coarsest of their defaults."""
+def resolve_eps(eps: float | None, params: Parameters) -> float:
+    """``eps`` checked against the dtypes of ``params``, or the largest of their defaults."""
     if eps is None:
-        return max(default_eps(tensor.dtype) for tensor in tensors)
-    return check_eps(eps, tensors)
+        return max(map(default_eps, params.dtypes))
+    return check_eps(eps, params.dtypes)
 
 
-def _along(
-    loss_fn: Loss, params: Parameters, direction: Direction, c: float, vigilance: Vigilance
-) -> float:
-    return float(evaluate(loss_fn, probing=along(params, direction, c, vigilance)))
+def evaluate(loss_fn: Loss, mode: Substitution) -> Tensor:
+    """The loss within the probe that ``mode`` is aimed at, as a 0-d tensor, float32 at least.
+
+    Raises:
+        TypeError, NonFiniteLossError: see :func:`zotutor.closure.scalar`.
+        ValueError: if no parameter was read.
+    """
+    with mode:
+        loss = loss_fn()
+    loss = scalar(mode.result(loss))
+    if mode.reads == 0:
+        raise ValueError(
+            "closure: it read none of the parameters given, so that no probe can change its loss; "
+            "compute the loss from these parameters (another thread, or a copy made before, does "
+            "not)"
+        )
+    return loss
+
+
+def _check_closure(loss_fn: Loss, mode: Substitution, direction: Direction, c: float) -> float:
+    """The loss at theta + c u, after a check that it can be probed at all."""
+
+    def loss_at(read: Callable[[Tensor], Tensor]) -> float:
+        with no_random_numbers():
+            return float(evaluate(loss_fn, toward(mode, direction, c, read)))
+
+    return check(loss_at, mode.params)
 
 
 @cache
@@ -63,7 +89,23 @@ def _load_forward_mode() -> None:
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
-def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tuple[float, float]:
+class Differentiation(Substitution):
+    """A substitution by dual numbers, whose derivative nothing on the way may drop."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one torch function, unless it is an operator of another library."""
+        name = str(func) if isinstance(func, (OpOverload, OpOverloadPacket)) else "aten."
+        if not name.startswith(("aten.", "prims.")):
+            raise RuntimeError(
+                f"closure: torch does not know a forward-mode derivative of {name}, and would drop "
+                "it without a word; use method='two-point'"
+            )
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def _derivative(loss_fn: Loss, mode: Substitution, direction: Direction) -> tuple[float, float]:
     """The loss and u . grad L, exactly, by forward-mode differentiation."""
 
     def dual(i: int, theta: Tensor) -> Tensor:
@@ -78,7 +120,7 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
     _load_forward_mode()
     # fused attention has no forward-mode derivative
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        loss = evaluate(loss_fn, probing=substitute(params, dual, follow=False))
+        loss = evaluate(loss_fn, mode.aim(dual))
         tangent = forward_ad.unpack_dual(loss).tangent
         if tangent is None:
             raise ValueError(
@@ -92,70 +134,152 @@ def _derivative(loss_fn: Loss, params: Parameters, direction: Direction) -> tupl
 def project(
     loss_fn: Loss,
     params: Parameters,
-    directions: list[Direction],
+    directions: Sequence[Direction],
     *,
     eps: float,
     method: Method,
-    vigilance: Vigilance | None = None,
+    checked: bool = False,
 ) -> Projection:
-    """The projected gradients along ``directions``, checked arguments given.
+    """The projected gradients along ``directions``, of arguments that were checked.
 
-    After the first of them the closure is trusted, see :class:`~zotutor.watch.Vigilance`.
+    Args:
+        loss_fn: the closure; called once or twice more than the method needs, to check it, unless
+            it was ``checked`` before.
+        params: what the directions were drawn over.
+        directions: u_p.
+        eps: finite-difference step.
+        method: see :func:`projected_gradients`.
+        checked: whether :mod:`zotutor.closure` has checked this closure already.
     """
-    vigilance = vigilance or Vigilance()
-    coefficients: list[float] = []
-    losses: list[float] = []
-    if method == "forward":
-        # at theta itself, but by the very operations of a probe: elsewhere torch may round others
-        losses.append(_along(loss_fn, params, directions[0], 0.0, vigilance))
-    for direction in directions:
+    kind = Differentiation if method == "jvp" else Substitution
+    with probing(params, kind) as mode, no_random_numbers():
+
+        def loss_at(direction: Direction, c: float) -> float:
+            return float(evaluate(loss_fn, toward(mode, direction, c)))
+
         if method == "jvp":
-            loss, coefficient = _derivative(loss_fn, params, direction)
-        else:
-            loss = _along(loss_fn, params, direction, eps, vigilance)
+            if not checked:
+                _check_closure(loss_fn, mode, directions[0], 0.0)
+            pairs = [_derivative(loss_fn, mode, direction) for direction in directions]
+            return _projection([c for _, c in pairs], [loss for loss, _ in pairs])
+        above: list[float] = []
+        if not checked:
+            first = _check_closure(loss_fn, mode, directions[0], eps)
+            if directions[0].parts is not None:  # by the very operations of the other probes
+                above.append(first)
+        if method == "forward":
+            # at theta itself, but by the operations of a probe: others may round otherwise
+            here = loss_at(directions[0], 0.0)
+            above += [loss_at(direction, eps) for direction in directions[len(above) :]]
+            return Projection(tuple((loss - here) / eps for loss in above), here)
+        below: list[float] = []
+        for p, direction in enumerate(directions):
+            if p >= len(above):
+                above.append(loss_at(direction, eps))
             if method == "two-point":
-                below = _along(loss_fn, params, direction, -eps, vigilance)
-                coefficient = (loss - below) / (2 * eps)
-                loss = (loss + below) / 2
-            elif method == "forward":
-                coefficient = (loss - losses[0]) / eps
-            else:
-                coefficient = loss / eps
-        coefficients.append(coefficient)
-        losses.append(loss)
-        if method != "forward":  # where all losses are compared with the first
-            vigilance.settle()
-    if method == "forward":
-        del losses[1:]  # the loss at theta itself is known
+                below.append(loss_at(direction, -eps))
+        if method == "one-point":
+            return _projection([loss / eps for loss in above], above)
+        both = list(zip(above, below, strict=True))
+        return _projection([(a - b) / (2 * eps) for a, b in both], [(a + b) / 2 for a, b in both])
+
+
+def _projection(coefficients: list[float], losses: list[float]) -> Projection:
     return Projection(tuple(coefficients), sum(losses) / len(losses))
 
 
 def project_batched(
     losses_fn: Callable[[int], Tensor],
     params: Parameters,
-    directions: list[Direction],
+    directions: Sequence[Direction],
     *,
     eps: float,
+    checked: bool = False,
 ) -> Projection:
     """The two-point projected gradients along LowRank ``directions``, from one batched forward.
 
-    ``losses_fn(copies)`` repeats its batch so many times along dimension 0, and returns one loss
-    for each copy: at +eps u_0, -eps u_0, +eps u_1, ...
+    ``losses_fn(copies)`` repeats its batch that many times along dimension 0, and returns one loss
+    for each copy: at +eps u_0, -eps u_0, +eps u_1, ... Unless it was ``checked`` before, two of its
+    copies are first compared with probes of a single batch.
+
+    Raises:
+        ValueError: for another family, or copies that are not what a single batch gives.
+        NotImplementedError: for an operation on a parameter that is not known to
+            :class:`~zotutor.fused.Batched`.
     """
+    if not all(isinstance(direction.family, LowRank) for direction in directions):
+        raise ValueError(
+            f"directions: given {directions[0].family}, expected LowRank, whose thin factors let "
+            "many directions share one forward; use LowRank(rank), or the sequential step"
+        )
     twice = [direction for direction in directions for _ in range(2)]
-    signed = [eps, -eps] * len(directions)
-    probing = batched(params, twice, signed)
-    found = evaluate(lambda: losses_fn(len(signed)), len(signed), probing=probing)
-    losses = found.double().tolist()
-    pairs = zip(losses[::2], losses[1::2], strict=True)
-    return Projection(
-        tuple((above - below) / (2 * eps) for above, below in pairs), sum(losses) / len(losses)
-    )
+
+    def losses_at(c: float) -> list[float]:
+        cs = [c, -c] * len(directions)
+        with mode.aim(_no_copy, Batched(mode.number, twice, cs)):
+            found = losses_fn(len(cs))
+        return [float(loss) for loss in _losses(found, len(cs))]
+
+    with probing(params) as mode, no_random_numbers():
+        if not checked:
+            _check_copies(losses_fn, losses_at, mode, directions, eps)
+        losses = losses_at(eps)
+    pairs = list(zip(losses[::2], losses[1::2], strict=True))
+    return _projection([(above - below) / (2 * eps) for above, below in pairs], losses)
+
+
+def _no_copy(i: int, theta: Tensor) -> Tensor:
+    raise NotImplementedError(f"closure: a batched probe cannot hand out parameter {i} whole")
+
+
+def _losses(found: Any, copies: int) -> list[Tensor]:
+    """What a closure returned for several copies, checked one by one."""
+    if not isinstance(found, Tensor) or found.shape != (copies,):
+        given = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise TypeError(
+            f"closure: returned {given}, expected one loss for each copy, ({copies},); reduce the "
+            "losses with .view(copies, -1).mean(1)"
+        )
+    return [scalar(loss) for loss in found.unbind()]
+
+
+def _check_copies(
+    losses_fn: Callable[[int], Tensor],
+    losses_at: Callable[[float], list[float]],
+    mode: Substitution,
+    directions: Sequence[Direction],
+    eps: float,
+) -> None:
+    """Refuse a closure whose copies are not what single batches at the same parameters give.
+
+    A model that moves its batch to another dimension mixes the copies up, and nothing in a shape
+    need say so. At a distance where the losses of copies differ clearly, the first and the last
+    are compared with probes of one batch.
+    """
+    squares = sum(float(t.detach().double().square().sum()) for t in mode.params.tensors)
+    far = max(eps, 0.1 * (squares / mode.params.d) ** 0.5)
+
+    def alone() -> Tensor:
+        return _losses(losses_fn(1), 1)[0]
+
+    copies = losses_at(far)
+    single = [_check_closure(alone, mode, directions[0], far)]
+    single.append(float(evaluate(alone, toward(mode, directions[-1], -far))))
+    spacing = max(torch.finfo(dtype).eps for dtype in mode.params.dtypes)
+    scale = max(map(abs, [*single, *copies]))
+    allowed = 0.01 * (max(copies) - min(copies)) + 64 * spacing * scale
+    for expected, found in zip(single, (copies[0], copies[-1]), strict=True):
+        if abs(found - expected) > allowed:
+            raise ValueError(
+                f"closure: a copy in a batch of {len(copies)} has loss {found}, and {expected} at "
+                "the same parameters alone, so that the copies are not independent along "
+                "dimension 0 (the model may move its batch elsewhere); use ZOSGD.step"
+            )
 
 
 def projected_gradients(
     loss_fn: Loss,
-    params: Parameters,
+    params: ParametersLike,
     *,
     directions: Directions | None = None,
     P: int = 1,
@@ -183,13 +307,13 @@ def projected_gradients(
         >>> found.loss, len(found.coefficients)
         (7.0, 2)
     """
-    tensors, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
-    return project(loss_fn, params if _is_model(params) else tensors, drawn, eps=eps, method=method)
+    found, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
+    return project(loss_fn, found, drawn, eps=eps, method=method)
 
 
 def estimate_gradient(
     loss_fn: Loss,
-    params: Parameters,
+    params: ParametersLike,
     *,
     directions: Directions | None = None,
     P: int = 1,
@@ -203,7 +327,7 @@ def estimate_gradient(
     g_p estimates u_p . grad L by ``method`` (see :func:`projected_gradients`). Since
     E[u u^T] = I, E[(u . g) u] = g: with exact directional derivatives ("jvp") the estimate is
     unbiased, and its second moment is |g|^2 (1 + (d + kappa - 2) / P) for independent entries.
-    theta is never written: each probe computes at theta + eps u_p by :func:`~zotutor.probe`.
+    theta is never written: each probe computes at theta + eps u_p by :func:`~zotutor.perturbed`.
 
     Args:
         loss_fn: closure without argument that returns the loss as a 0-d tensor; no backward.
@@ -242,11 +366,10 @@ def estimate_gradient(
         >>> bool((g - theta).norm() < 0.3)
         True
     """
-    tensors, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
-    source = params if _is_model(params) else tensors
-    weights = [g / P for g in project(loss_fn, source, drawn, eps=eps, method=method).coefficients]
+    found, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
+    weights = [g / P for g in project(loss_fn, found, drawn, eps=eps, method=method).coefficients]
     gradient = []
-    for i, tensor in enumerate(tensors):
+    for i, tensor, _, _ in found:
         flat = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
         for start, stop in chunks(tensor.numel(), tensor.device):
             flat[start:stop] = weighted_sum(drawn, weights, i, start, stop, tensor.dtype)
@@ -254,26 +377,22 @@ def estimate_gradient(
     return tuple(gradient)
 
 
-def _is_model(params: Parameters) -> bool:
-    return isinstance(params, torch.nn.Module)
-
-
 def _prepare(
     loss_fn: Loss,
-    params: Parameters,
+    params: ParametersLike,
     directions: Directions | None,
     P: int,
     eps: float | None,
     method: Method,
     seed: int,
     step: int,
-) -> tuple[list[Tensor], list[Direction], float]:
+) -> tuple[Parameters, list[Direction], float]:
     if method not in get_args(Method):
         raise ValueError(f"method: given {method!r}, expected one of {', '.join(get_args(Method))}")
     if method == "jvp" and eps is not None:
         raise ValueError(f"eps: given {eps} with method 'jvp', which takes no step; leave it out")
-    check_closure(loss_fn)
+    check_callable(loss_fn)
     family = check_draw(directions, P=P, seed=seed, step=step)
-    tensors = trainable(params)
-    eps = resolve_eps(eps, tensors)
-    return tensors, draw(family, tensors, P=P, seed=seed, step=step), eps
+    found = resolve(params)
+    eps = resolve_eps(eps, found)
+    return found, draw(family, found, P=P, seed=seed, step=step), eps

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import at_least_float32
 from .directions import CHUNK, Direction, LowRank
+from .parameters import at_least_float32
 
 BLOCK = 1 << 20
 """Entries of a dense matrix perturbed at a time on a CPU; a GPU takes 2^26."""

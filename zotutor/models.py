@@ -1,4 +1,4 @@
-"""Small networks for the chapters: `mlp` for the digits, `lenet` for MNIST.
+"""Small networks for the chapters, `mlp` for the digits and `lenet` for MNIST, and their training.
 
 Every model maps a batch of inputs to logits (N, V), draws its initial weights from `seed` alone,
 and has neither dropout nor batch norm: one input gives the same logits in training and in eval
@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .checks import check_integer
+from .checks import check_integer, check_real
 
-__all__ = ["lenet", "mlp"]
+__all__ = ["accuracy", "gradient", "lenet", "mlp", "train"]
 
 
 def mlp(
@@ -157,6 +158,110 @@ def lenet(
         *_dense_layers([second * math.prod(sides), *sizes], outputs),
     ]
     return _initialized(layers, seed)
+
+
+def train(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    y: Tensor,
+    lr: float,
+    steps: int,
+    momentum: float = 0.0,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    goal: float = -math.inf,
+) -> nn.Module:
+    """Train a network in place by SGD on its mean cross-entropy, and return it.
+
+    Args:
+        model: returns logits (N, V) for inputs (N, ...).
+        x: inputs (N, ...).
+        y: labels (N,).
+        lr: learning rate.
+        steps: number of steps, at least 0.
+        momentum: of SGD, from 0 to 1.
+        batch_size: inputs per step, drawn with replacement; all of them if None.
+        seed: of the batches; to be given with batch_size.
+        goal: stop after the first step from a loss at or below this one.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: a number is not one.
+        ValueError: a number is out of its range, there is not one label per input, or batches are
+            to be drawn without a seed.
+
+    Example:
+        >>> x, y = torch.eye(4), torch.tensor([0, 1, 0, 1])
+        >>> model = train(mlp(8, 1, inputs=4, outputs=2, seed=0), x, y=y, lr=1.0, steps=50)
+        >>> accuracy(model, x, y=y)
+        1.0
+    """
+    steps = check_integer("steps", steps, low=0)
+    lr = check_real("lr", lr, low=0.0)
+    momentum = check_real("momentum", momentum, low=0.0)
+    size = None if batch_size is None else check_integer("batch_size", batch_size, low=1)
+    if size is not None and seed is None:
+        raise ValueError("seed: batches are drawn at random; give seed=0, or any other integer")
+    generator = torch.Generator().manual_seed(check_integer("seed", seed or 0, low=0))
+    _check_labels(x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    for _ in range(steps):
+        rows = slice(None) if size is None else torch.randint(len(x), (size,), generator=generator)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
+        if loss.item() <= goal:
+            break
+    return model
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, *, y: Tensor) -> float:
+    """The share of inputs whose largest logit is that of their label.
+
+    Args:
+        model: returns logits (N, V) for inputs (N, ...).
+        x: inputs (N, ...).
+        y: labels (N,).
+
+    Raises:
+        ValueError: there is not one label per input.
+    """
+    _check_labels(x, y)
+    return (model(x).argmax(1) == y).double().mean().item()
+
+
+def gradient(model: nn.Module, x: Tensor, *, y: Tensor) -> Tensor:
+    """The gradient of the mean cross-entropy, flat, (d,): backpropagation, for comparison.
+
+    Args:
+        model: returns logits (N, V) for inputs (N, ...).
+        x: inputs (N, ...).
+        y: labels (N,).
+
+    Raises:
+        ValueError: there is not one label per input.
+
+    Example:
+        >>> gradient(mlp(depth=0, seed=0), torch.zeros(2, 64), y=torch.tensor([0, 1])).shape
+        torch.Size([650])
+    """
+    _check_labels(x, y)
+    params = [p for p in model.parameters() if p.requires_grad]
+    parts = torch.autograd.grad(F.cross_entropy(model(x), y), params)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _check_labels(x: Tensor, y: Tensor) -> None:
+    if y.dim() != 1 or len(x) != len(y) or len(y) == 0:
+        raise ValueError(
+            f"y: given shape {tuple(y.shape)} for inputs of shape {tuple(x.shape)}, expected "
+            "(N,), one label per input and at least one"
+        )
 
 
 def _check_sequence(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .checks import at_least_float32, check_real, trainable
+from .checks import check_integer, check_real
+from .closure import Loss, check_callable, identity
 from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
 from .estimators import Projection, project, project_batched, resolve_eps
-from .probe import Loss, check_closure
+from .parameters import Parameters, at_least_float32, resolve
 from .rounding import round_stochastically
 from .streams import Stream
-from .watch import Vigilance
+
+_REMEMBERED = 16
+"""How many closures are known to have been checked."""
 
 
 class ZOSGD(Optimizer):
@@ -27,14 +30,20 @@ class ZOSGD(Optimizer):
         g_p = [L(theta + eps u_p) - L(theta - eps u_p)] / (2 eps),
         theta <- theta - (lr / P) sum_p g_p u_p.
 
-    The closure is called 2 P times, all of them before theta changes. No probe writes theta, and
-    neither a direction nor the estimate is ever formed: extra memory is one parameter for a probe
-    and two chunks (1 MB each in float32), whatever P is; with LowRank one chunk more for each
-    direction, of thin factors. Momentum adds a buffer of the size of the model.
+    The closure is called 2 P times, all of them before theta changes, and the first time one or two
+    times more: :mod:`zotutor.closure` then checks that it can be probed at all. No probe writes
+    theta, and neither a direction nor the estimate is ever formed: extra memory is one parameter
+    for a probe and two chunks (1 MB each in float32), whatever P is; with LowRank the thin factors
+    of P directions, at most 16 MB. Momentum adds a buffer of the size of the model.
+
+    Directions depend on the order of the parameters. It is that of ``named_parameters()`` for
+    ``model.parameters()`` or ``model.named_parameters()``, so that steps use the directions that
+    :func:`~zotutor.zo_entk` draws for the model. Several groups say nothing about it: they need
+    ``model`` as well.
 
     Args:
         params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
-            groups with their own lr, momentum and weight_decay. Frozen ones are passed over.
+            groups with their own lr, momentum and weight_decay. Frozen ones are left out.
         lr: learning rate eta, at least 0. A stable one is smaller than for SGD, by a factor of
             about P / (P + effective rank of the Hessian).
         eps: finite-difference step; None for the default of the dtype (1e-3 in float32).
@@ -42,11 +51,15 @@ class ZOSGD(Optimizer):
         directions: family of u; :class:`~zotutor.Rademacher` by default.
         momentum: m in [0, 1): b <- m b + g_hat, theta <- theta - lr b, as in ``torch.optim.SGD``.
         weight_decay: adds weight_decay * theta to the estimate, as in ``torch.optim.SGD``.
+        model: the model whose parameters the groups hold, all that are trainable; directions then
+            number them as it does, in whatever groups and order they are given.
         seed: 0 <= seed < 2^64; with the step counter it fixes every direction.
 
     Raises:
-        TypeError, ValueError: at construction, for arguments out of range; at a step, for a closure
-            that returns no scalar, reads no parameter, or draws random numbers.
+        TypeError, ValueError: at construction, for arguments out of range, or several groups
+            without ``model``; at a step, for a closure that returns no scalar, reads no parameter,
+            or is another at each call.
+        RuntimeError: at a step, for a closure that reads or writes parameters past the probe.
         NonFiniteLossError: at a step whose loss is NaN or infinite; parameters, buffers and the
             step counter are as they were.
 
@@ -68,9 +81,9 @@ class ZOSGD(Optimizer):
         True
     """
 
-    _trusted: Any = None
-    _vigilance: Vigilance
-    _kept: tuple[Any, list[Direction]] | None = None
+    model: nn.Module | None = None
+    _checked: tuple[Hashable, ...] = ()
+    _current: tuple[Any, list[Direction]] | None = None
 
     def __init__(
         self,
@@ -82,6 +95,7 @@ class ZOSGD(Optimizer):
         directions: Directions | None = None,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        model: nn.Module | None = None,
         seed: int,
     ) -> None:
         """Check the arguments; nothing is allocated."""
@@ -90,31 +104,53 @@ class ZOSGD(Optimizer):
                 f"params: given a {type(params).__name__}, expected its parameters, as for any "
                 "torch optimizer; give model.parameters()"
             )
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"model: given a {type(model).__name__}, expected a torch.nn.Module")
         self.directions = check_draw(directions, P=P, seed=seed, step=0)
         self.P, self.seed = int(P), int(seed)
         self.steps_taken = 0
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.eps = resolve_eps(eps, self._tensors())
+        self.model = model
+        self.eps = resolve_eps(eps, self._resolved())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, after checking its lr, momentum and weight_decay."""
-        options = self.defaults | param_group
-        check_real("lr", options["lr"], low=0.0)
-        check_real("weight_decay", options["weight_decay"], low=0.0)
-        if not 0.0 <= check_real("momentum", options["momentum"], low=0.0) < 1.0:
-            raise ValueError(
-                f"momentum: given {options['momentum']}, expected in [0, 1); give one below 1"
-            )
+        _check_options(self.defaults | param_group)
         super().add_param_group(param_group)
         if hasattr(self, "eps"):  # a later group, maybe of a coarser dtype
             try:
-                resolve_eps(self.eps, self._tensors())
+                resolve_eps(self.eps, self._resolved())
             except (TypeError, ValueError):
                 del self.param_groups[-1]
                 raise
 
-    def _tensors(self) -> list[Tensor]:
-        return trainable(p for group in self.param_groups for p in group["params"])
+    def _resolved(self) -> Parameters:
+        """The trainable parameters, in the order that directions number them."""
+        given = resolve(p for group in self.param_groups for p in group["params"])
+        if self.model is None:
+            if len(self.param_groups) > 1:
+                raise ValueError(
+                    f"params: given {len(self.param_groups)} groups, which do not say in which "
+                    "order the model has these parameters, and directions depend on it; give "
+                    "model=model in addition"
+                )
+            return given
+        whole = resolve(self.model)
+        held = set(map(id, given.tensors))
+        has = {id(tensor): name for name, tensor in zip(whole.names, whole.tensors, strict=True)}
+        if held - set(has):
+            raise ValueError(
+                f"params: {len(held - set(has))} of the tensors given are not parameters of model; "
+                "give the model that they belong to"
+            )
+        missing = [name for key, name in has.items() if key not in held]
+        if missing:
+            raise ValueError(
+                f"params: the model's trainable parameter {missing[0]} is in no group"
+                f"{f', nor are {len(missing) - 1} others' if missing[1:] else ''}; add it to one, "
+                "or freeze it with .requires_grad_(False)"
+            )
+        return Parameters(whole.names, whole.tensors)
 
     @torch.no_grad()
     def step(self, closure: Loss) -> Tensor:  # type: ignore[override]
@@ -176,15 +212,18 @@ class ZOSGD(Optimizer):
             >>> optimizer.steps_taken
             1
         """
-        check_closure(closure)
-        return project(
+        check_callable(closure)
+        params, who = self._resolved(), identity(closure)
+        found = project(
             closure,
-            self._tensors(),
-            self._part(only),
+            params,
+            self._part(params, only),
             eps=self.eps,
             method="two-point",
-            vigilance=self._vigilance_for(closure),
+            checked=who in self._checked,
         )
+        self._remember(who)
+        return found
 
     @torch.no_grad()
     def measure_batched(
@@ -196,27 +235,27 @@ class ZOSGD(Optimizer):
                 f"closure: given {closure!r}, expected a function of the number of copies that "
                 "returns one loss for each; write `lambda copies: losses(copies)`"
             )
-        return project_batched(closure, self._tensors(), self._part(only), eps=self.eps)
+        params, who = self._resolved(), ("batched", identity(closure))
+        drawn = self._part(params, only)
+        checked = who in self._checked
+        found = project_batched(closure, params, drawn, eps=self.eps, checked=checked)
+        self._remember(who)
+        return found
 
-    def _vigilance_for(self, closure: Loss) -> Vigilance:
-        """What is known of the closure: nothing for other code, and at each hundredth step."""
-        code = getattr(closure, "__code__", type(closure))
-        if code is not self._trusted or self.steps_taken % 100 == 0:
-            self._trusted, self._vigilance = code, Vigilance()
-        return self._vigilance
+    def _remember(self, who: Hashable) -> None:
+        if who not in self._checked:
+            self._checked = (who, *self._checked)[:_REMEMBERED]
 
-    def _drawn(self) -> list[Direction]:
-        """The directions of the current step; its two halves share those that are kept."""
-        tensors = self._tensors()
-        shapes = [(tensor.shape, tensor.device) for tensor in tensors]
-        key = (self.directions, self.P, self.seed, self.steps_taken, shapes)
-        if self._kept is None or self._kept[0] != key:
-            drawn = draw(self.directions, tensors, P=self.P, seed=self.seed, step=self.steps_taken)
-            self._kept = key, drawn
-        return self._kept[1]
+    def _drawn(self, params: Parameters) -> list[Direction]:
+        """The directions of the current step; its two halves share them."""
+        key = (self.directions, self.P, self.seed, self.steps_taken, params.shapes, params.device)
+        if self._current is None or self._current[0] != key:
+            drawn = draw(self.directions, params, P=self.P, seed=self.seed, step=self.steps_taken)
+            self._current = key, drawn
+        return self._current[1]
 
-    def _part(self, only: range | None) -> list[Direction]:
-        drawn = self._drawn()
+    def _part(self, params: Parameters, only: range | None) -> list[Direction]:
+        drawn = self._drawn(params)
         if only is None:
             return drawn
         if not isinstance(only, range) or not only or not all(0 <= p < self.P for p in only):
@@ -227,7 +266,7 @@ class ZOSGD(Optimizer):
         return [drawn[p] for p in only]
 
     def _finish(self, found: Projection) -> Tensor:
-        self._update(self._drawn(), found.coefficients)
+        self._update(found.coefficients)
         return torch.tensor(found.loss, dtype=torch.float64)
 
     @torch.no_grad()
@@ -245,31 +284,28 @@ class ZOSGD(Optimizer):
             raise ValueError(
                 f"coefficients: given {list(coefficients)}, expected {self.P} finite numbers"
             )
-        self._update(self._drawn(), coefficients)
+        self._update(coefficients)
 
-    def _update(self, drawn: list[Direction], coefficients: Sequence[float]) -> None:
+    def _update(self, coefficients: Sequence[float]) -> None:
         """Subtract (lr / P) sum_p g_p u_p from theta, and go on to the next step."""
-        number = {id(tensor): i for i, tensor in enumerate(self._tensors())}
-        for group in self.param_groups:
-            lr, momentum = float(group["lr"]), group["momentum"]
-            for theta in group["params"]:
-                i = number.get(id(theta))
-                if i is None:
-                    continue
-                # without momentum lr goes into the weights: for signs the update is then one
-                # rounding, and the same on every device
-                scale = (1.0 if momentum else -lr) / self.P
-                weights = [scale * g for g in coefficients]
-                flat = theta.view(-1) if theta.is_contiguous() else theta.reshape(-1)
-                for start, stop in chunks(theta.numel(), theta.device):
-                    update = weighted_sum(drawn, weights, i, start, stop, theta.dtype)
-                    # a purpose of its own: independent of every direction
-                    rounding = drawn[0].stream(i, 2)
-                    self._apply(theta, flat[start:stop], update, start, group, rounding)
-                if not theta.is_contiguous():
-                    theta.copy_(flat.view(theta.shape))
+        params = self._resolved()
+        drawn = self._drawn(params)
+        group_of = {id(theta): group for group in self.param_groups for theta in group["params"]}
+        for i, theta, _, _ in params:
+            group = group_of[id(theta)]
+            # without momentum lr goes into the weights: for signs the update is then one
+            # rounding, and the same on every device
+            scale = (1.0 if group["momentum"] else -float(group["lr"])) / self.P
+            weights = [scale * g for g in coefficients]
+            flat = theta.view(-1) if theta.is_contiguous() else theta.reshape(-1)
+            for start, stop in chunks(theta.numel(), theta.device):
+                update = weighted_sum(drawn, weights, i, start, stop, theta.dtype)
+                # a purpose of its own: independent of every direction
+                self._apply(theta, flat[start:stop], update, start, group, drawn[0].stream(i, 2))
+            if not theta.is_contiguous():
+                theta.copy_(flat.view(theta.shape))
         self.steps_taken += 1
-        self._kept = None
+        self._current = None
 
     def _apply(
         self,
@@ -288,9 +324,12 @@ class ZOSGD(Optimizer):
         if momentum:
             state = self.state[theta]
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros(
-                    theta.numel(), dtype=exact, device=theta.device
-                )
+                with torch.inference_mode(
+                    False
+                ):  # such a tensor could not be updated outside of it
+                    state["momentum_buffer"] = torch.zeros(
+                        theta.numel(), dtype=exact, device=theta.device
+                    )
             buffer = state["momentum_buffer"][start : start + part.numel()]
             update = buffer.mul_(momentum).add_(update) * -lr
         if not lr:
@@ -308,7 +347,7 @@ class ZOSGD(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: the base class leaves out what it does not know."""
-        names = ("steps_taken", "eps", "P", "seed", "directions")
+        names = ("steps_taken", "eps", "P", "seed", "directions", "model")
         return super().__getstate__() | {name: getattr(self, name) for name in names}
 
     def _identity(self) -> dict[str, Any]:
@@ -318,18 +357,10 @@ class ZOSGD(Optimizer):
         """Take over the state of another ZOSGD with the same seed and directions.
 
         Raises:
-            ValueError: if seed or directions differ, or the state is not of a ZOSGD.
+            TypeError, ValueError: if seed or directions differ, or the state is not one that a
+                ZOSGD over parameters of these shapes can be in; nothing was changed then.
         """
-        zo = state_dict.get("zo")
-        if zo is None:
-            raise ValueError("state_dict: given one without 'zo', expected that of a ZOSGD")
-        for name, here in self._identity().items():
-            if zo[name] != here:
-                raise ValueError(
-                    f"state_dict: {name} is {zo[name]!r}, this optimizer's is {here!r}; construct "
-                    f"the optimizer with {name}={zo[name]} to continue the same run"
-                )
-        resolve_eps(zo["eps"], self._tensors())
+        zo = self._checked_state(state_dict)
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
         thetas = [theta for group in self.param_groups for theta in group["params"]]
         for number, saved in state_dict["state"].items():
@@ -337,3 +368,66 @@ class ZOSGD(Optimizer):
             buffer = saved["momentum_buffer"].to(theta.device, at_least_float32(theta.dtype))
             self.state[theta]["momentum_buffer"] = buffer.clone()
         self.steps_taken, self.eps, self.P = zo["steps_taken"], zo["eps"], zo["P"]
+        self._current = None
+
+    def _checked_state(self, state_dict: Any) -> dict[str, Any]:
+        """The entry "zo" of a state, after checking all of it."""
+        parts = {"zo": Mapping, "state": Mapping, "param_groups": Sequence}
+        for name, kind in parts.items():
+            if not isinstance(state_dict, Mapping) or not isinstance(state_dict.get(name), kind):
+                raise ValueError(
+                    f"state_dict: given one without {name!r}, expected that of a ZOSGD; give what "
+                    "its state_dict() returned"
+                )
+        zo = dict(state_dict["zo"])
+        missing = {"seed", "directions", "steps_taken", "eps", "P"} - set(zo)
+        if missing:
+            raise ValueError(
+                f"state_dict: its entry 'zo' has no {min(missing)}; give what the state_dict() of "
+                "a ZOSGD returned"
+            )
+        for name, here in self._identity().items():
+            if zo[name] != here:
+                raise ValueError(
+                    f"state_dict: {name} is {zo[name]!r}, this optimizer's is {here!r}; construct "
+                    f"the optimizer with {name}={zo[name]} to continue the same run"
+                )
+        zo["P"] = check_integer("state_dict: P", zo["P"], low=1)
+        zo["steps_taken"] = check_integer("state_dict: steps_taken", zo["steps_taken"], low=0)
+        zo["eps"] = resolve_eps(zo["eps"], self._resolved())
+        for group in state_dict["param_groups"]:
+            _check_options(self.defaults | dict(group), "state_dict: ")
+        thetas = [theta for group in self.param_groups for theta in group["params"]]
+        if sum(len(group["params"]) for group in state_dict["param_groups"]) == len(thetas):
+            for number, saved in state_dict["state"].items():
+                _check_buffer(number, saved, thetas)
+        return zo  # other numbers of parameters are refused by the base class
+
+
+def _check_options(options: Mapping[str, Any], where: str = "") -> None:
+    """Refuse a group whose lr, momentum or weight_decay is out of range."""
+    check_real(f"{where}lr", options["lr"], low=0.0)
+    check_real(f"{where}weight_decay", options["weight_decay"], low=0.0)
+    if check_real(f"{where}momentum", options["momentum"], low=0.0) >= 1.0:
+        raise ValueError(
+            f"{where}momentum: given {options['momentum']}, expected in [0, 1); give one below 1"
+        )
+
+
+def _check_buffer(number: Any, saved: Any, thetas: Sequence[Tensor]) -> None:
+    """Refuse the saved state of a parameter that is not its momentum."""
+    here = f"state_dict: the state of parameter {number}"
+    if not isinstance(number, int) or not 0 <= number < len(thetas):
+        raise ValueError(f"{here} is of none of {len(thetas)} parameters; load it for its model")
+    buffer = saved.get("momentum_buffer") if isinstance(saved, Mapping) else None
+    if not isinstance(buffer, Tensor) or not buffer.is_floating_point():
+        raise ValueError(
+            f"{here} has no momentum_buffer; give what a ZOSGD's state_dict() returned"
+        )
+    if buffer.numel() != thetas[number].numel():
+        raise ValueError(
+            f"{here} has {buffer.numel()} numbers, and the parameter has shape "
+            f"{tuple(thetas[number].shape)}; load it for its model"
+        )
+    if not bool(buffer.isfinite().all()):
+        raise ValueError(f"{here} holds NaN or infinity; load an earlier checkpoint")

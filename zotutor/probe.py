@@ -1,36 +1,41 @@
 """The loss at theta + c u, theta never written.
 
-A `torch.overrides.TorchFunctionMode` sees every torch operation, and :mod:`zotutor.watch` what goes
-around it. Where an operation reads a trainable parameter it is handed a scratch tensor
-theta + c u_p instead, which is dropped when the operation returns. So there is nothing to restore:
-not after an exception, not after an interrupt, not in half precision, where +eps, -2 eps, +eps does
-not lead back to theta. Tied weights come out right, because a parameter is recognized by identity
-wherever it is used.
+A `torch.overrides.TorchFunctionMode` sees each torch function that Python calls. Where one reads a
+trainable parameter it is given a scratch tensor theta + c u_p instead, which is dropped when the
+function returns. So there is nothing to restore: not after an exception, not after an interrupt,
+not in half precision, where +eps, -2 eps, +eps does not lead back to theta. Tied weights come out
+right, because a parameter is recognized by identity wherever it is used.
+
+What is not called from Python as a torch function is not seen: :mod:`zotutor.closure` checks that a
+loss reads its parameters in no such way.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .checks import Parameters, at_least_float32, check_comparable, check_real, trainable
-from .directions import Direction, Directions, LowRank, check_draw
-from .fused import Batched, Fused
-from .watch import Unwatched, Vigilance, Watch
+from .checks import check_comparable, check_real
+from .closure import NonFiniteLossError as NonFiniteLossError
+from .directions import Direction, Directions, check_draw
+from .fused import Fused
+from .parameters import Parameters, ParametersLike, resolve
+
+Replace = Callable[[int, Tensor], Tensor]
+"""What is handed out for parameter i, given the parameter."""
 
 Operations = Callable[[Any, Any, dict[str, Any]], Any]
 """Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
-
-Loss = Callable[[], Tensor | float]
-"""A closure that computes a loss, without backward, and returns it as a 0-d tensor."""
 
 _READS_NO_VALUE = {
     getattr(Tensor, name).__get__
@@ -52,101 +57,174 @@ _READS_NO_VALUE |= {
 }
 
 
-class NonFiniteLossError(FloatingPointError):
-    """The loss was NaN or infinite at a probe. The parameters are as they were."""
+_ALIASING = {vars(torch._C.TensorBase)["data"].__get__, Tensor.detach}
+"""Reads that return the same memory, in a tensor that does not know its base."""
 
 
 class Substitution(TorchFunctionMode):
-    """Hands ``replace(i, theta_i)`` to each operation that reads parameter number i."""
+    """Hands ``replace(i, theta_i)`` to each torch function that reads parameter number i.
 
-    def __init__(
-        self,
-        tensors: Sequence[Tensor],
-        replace: Callable[[int, Tensor], Tensor],
-        *,
-        follow: bool = True,
-        fused: Callable[[dict[int, int]], Operations] | None = None,
-        watched: bool = True,
-    ) -> None:
+    A context: enter it once for each evaluation, after :meth:`aim` has said what to hand out.
+    ``reads`` counts how often a parameter was handed out since.
+    """
+
+    def __init__(self, params: Parameters) -> None:
         super().__init__()
-        self._number = {id(tensor): i for i, tensor in enumerate(tensors)}
-        self._fused = None if fused is None else fused(self._number)
-        self._tensors = tensors  # keeps the ids valid
-        self._replace = replace
-        self.watch: Watch | Unwatched = Unwatched()
-        if watched:
-            self.watch = Watch(tensors, self.swapped if follow else None)
+        self.number = {id(tensor): i for i, tensor in enumerate(params.tensors)}
+        self.params = params  # keeps the ids valid
+        spans = sorted(
+            (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes)
+            for tensor in params.tensors
+            if tensor.is_contiguous()  # between the entries of others may lie somebody else's
+        )
+        self._starts, self._stops = [start for start, _ in spans], [stop for _, stop in spans]
+        self._replace: Replace = as_they_are
+        self._fused: Operations | None = None
         self.reads = 0
 
-    def _tracked(self, value: Any) -> bool:
-        if isinstance(value, Tensor):
-            return id(value) in self._number
-        if isinstance(value, (list, tuple)):
-            return any(self._tracked(item) for item in value)
-        return False
-
-    def _swap(self, value: Any, scratch: dict[int, Tensor]) -> Any:
-        if isinstance(value, Tensor):
-            i = self._number.get(id(value))
-            if i is None:
-                return value
-            if i not in scratch:
-                scratch[i] = self.watch.lend(partial(self._replace, i, value))
-                self.reads += 1
-            return scratch[i]
-        if isinstance(value, (list, tuple)) and self._tracked(value):
-            return type(value)(self._swap(item, scratch) for item in value)
-        return value
+    def aim(self, replace: Replace, fused: Operations | None = None) -> Self:
+        """Say what is handed out from now on; ``fused`` is tried first for each operation."""
+        self._replace, self._fused, self.reads = replace, fused, 0
+        return self
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one torch operation on the perturbed parameters."""
+        """Run one torch function on the perturbed parameters."""
         kwargs = kwargs or {}
+        if func in _READS_NO_VALUE:
+            return func(*args, **kwargs)
         if func in _NORMS and _updates_statistics(func, args, kwargs):
             raise ValueError(
                 f"closure: {func.__name__} in training mode changes its running statistics at each "
                 "call, so that probes cannot be compared; call model.eval() first"
             )
-        if func in _READS_NO_VALUE or not self._tracked((*args, *kwargs.values())):
+        reads = self._reads(func, args)
+        if kwargs:
+            reads = self._reads(func, kwargs.values()) or reads
+        if _is_in_place(func):
+            self._check_write(func, (*args, *kwargs.values())[0])
+        if kwargs and "out" in kwargs:
+            self._check_write(func, kwargs["out"])
+        if not reads:
             return func(*args, **kwargs)
-        if _writes(func, args, kwargs, self._tracked):
-            raise RuntimeError(
-                f"closure: {func.__name__} writes to a parameter inside a probe, where parameters "
-                "are only read; move the write out of the closure"
-            )
-        if self._fused is not None and not self.watch.touches(self._untracked(args, kwargs)):
-            with self.watch.paused():
-                result = self._fused(func, args, kwargs)
+        if self._fused is not None:
+            result = self._fused(func, args, kwargs)
             if result is not NotImplemented:
                 self.reads += 1
                 return result
-        args, kwargs = self.swapped(args, kwargs)
-        return func(*args, **kwargs)
-
-    def _untracked(self, args: Any, kwargs: dict[str, Any]) -> list[Any]:
-        return [value for value in (*args, *kwargs.values()) if not self._tracked(value)]
-
-    def swapped(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The arguments of one operation, with a scratch tensor for each parameter."""
         scratch: dict[int, Tensor] = {}
-        return (
-            tuple(self._swap(value, scratch) for value in args),
-            {name: self._swap(value, scratch) for name, value in kwargs.items()},
-        )
+        args = tuple([self._swapped(value, scratch) for value in args])
+        kwargs = {name: self._swapped(value, scratch) for name, value in kwargs.items()}
+        before = _versions(scratch)
+        result = func(*args, **kwargs)
+        if before != _versions(scratch) and func not in _RESCALING:
+            raise _written(func)
+        if func in _ALIASING:
+            _mark_scratch(result)
+        return result
+
+    def result(self, loss: Any) -> Any:
+        """What a closure returned, perturbed if it is a parameter itself."""
+        return self._swapped(loss, {})
+
+    def _reads(self, func: Any, values: Any) -> bool:
+        """Whether a parameter is among the values; an error if an alias of one is."""
+        found = False
+        for value in values:
+            if isinstance(value, Tensor):
+                if id(value) in self.number:
+                    found = True
+                elif self._is_alias(value):
+                    name = getattr(func, "__name__", func)
+                    raise RuntimeError(
+                        f"closure: {name} reads the memory of a parameter where a probe cannot "
+                        "perturb it: through an alias (a view or .data taken outside of the "
+                        "closure, nn.Parameter of it) or as an argument of torch.vmap or "
+                        "torch.func; read the parameter itself, in the closure"
+                    )
+            elif isinstance(value, (list, tuple)):
+                found = self._reads(func, value) or found
+        return found
+
+    def _is_alias(self, tensor: Tensor) -> bool:
+        """Whether a tensor, not a parameter itself, lies in a parameter's memory."""
+        try:
+            address = tensor.data_ptr()
+        except RuntimeError:  # no memory of its own: wrapped by torch.func, or sparse
+            if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+                inner = torch._C._functorch.get_unwrapped(tensor)
+                return id(inner) in self.number or self._is_alias(inner)
+            return False
+        k = bisect_right(self._starts, address)
+        return k > 0 and address < self._stops[k - 1]
+
+    def _swapped(self, value: Any, scratch: dict[int, Tensor]) -> Any:
+        """The value with a scratch tensor for each parameter in it, the same one each time."""
+        if isinstance(value, Tensor):
+            i = self.number.get(id(value))
+            if i is None:
+                return value
+            if i not in scratch:
+                scratch[i] = self._replace(i, value)
+                _mark_scratch(scratch[i])
+                self.reads += 1
+            return scratch[i]
+        if isinstance(value, (list, tuple)):
+            swapped = [self._swapped(item, scratch) for item in value]
+            if any(new is not old for new, old in zip(swapped, value, strict=True)):
+                named = hasattr(value, "_fields")
+                return type(value)(*swapped) if named else type(value)(swapped)
+        return value
+
+    def _check_write(self, func: Any, target: Any) -> None:
+        """Refuse to write to a parameter, or to a scratch tensor or a view of one."""
+        if isinstance(target, (list, tuple)):
+            for one in target:
+                self._check_write(func, one)
+            return
+        if isinstance(target, Tensor) and func not in _RESCALING:
+            base = target if target._base is None else target._base
+            if id(target) in self.number or hasattr(base, "_is_scratch"):
+                raise _written(func)
 
 
-def _writes(func: Any, args: Any, kwargs: Any, tracked: Callable[[Any], bool]) -> bool:
+_RESCALING = (nn.functional.embedding, nn.functional.embedding_bag, torch.embedding_renorm_)
+"""With max_norm they rescale rows in place first: part of their value, so done on the scratch."""
+
+
+def _versions(scratch: dict[int, Tensor]) -> list[int]:
+    """How often each was written to, where torch counts that."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in scratch.values()]
+
+
+def _mark_scratch(tensor: Tensor) -> None:
+    """Have writes to a tensor, and to views of it, recognized as writes to a parameter."""
+    base: Any = tensor if tensor._base is None else tensor._base
+    base._is_scratch = True
+
+
+def _written(func: Any) -> RuntimeError:
+    return RuntimeError(
+        f"closure: {getattr(func, '__name__', func)} writes to a parameter inside a probe, where "
+        "parameters are only read; write to a copy (.clone()), or outside of the closure"
+    )
+
+
+def as_they_are(_: int, theta: Tensor) -> Tensor:
+    """What is handed out at theta itself."""
+    return theta.detach()
+
+
+def _is_in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    in_place = in_place or name in ("__setitem__", "__set__") or name in _IN_PLACE_OPERATORS
-    return (in_place and bool(args) and tracked(args[0])) or tracked(kwargs.get("out"))
+    return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
 
 
 _IN_PLACE_OPERATORS = frozenset(
     f"__i{name}__"
     for name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()
-)
+) | {"__setitem__", "__set__"}
 
 
 _NORMS = {
@@ -165,54 +243,59 @@ def _updates_statistics(func: Any, args: Any, kwargs: Any) -> bool:
 def _uncompiled() -> AbstractContextManager[Any]:
     """A context in which compiled functions run as they were written.
 
-    Compiled, a probe would be traced into them, and compiled anew for each direction.
+    Compiled, a probe would be traced into them, and compiled again for each direction.
     """
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 
 
-@contextmanager
-def substitute(
-    params: Parameters,
-    replace: Callable[[int, Tensor], Tensor],
-    *,
-    follow: bool = True,
-    fused: Callable[[dict[int, int]], Operations] | None = None,
-    vigilance: Vigilance | None = None,
-) -> Iterator[Substitution]:
-    """A context in which operations that read parameter i get ``replace(i, theta_i)``.
+def check_model(model: nn.Module) -> None:
+    """Refuse a model whose losses could not be compared, or whose operations cannot be seen.
 
-    The mechanism beneath :func:`probe`; the estimators' forward-mode derivative uses it too, and
-    with ``follow=False`` has reads refused that are no torch function's, where tangents are lost.
-    ``fused`` makes, from the parameters' positions by id, what is asked first for each operation.
-    ``vigilance`` says whether to watch, and is told if that was needed.
+    Raises:
+        ValueError: for dropout or batch norm in training mode.
+        TypeError: for a scripted module.
     """
-    tensors = trainable(params)
-    if isinstance(params, nn.Module):
-        check_comparable(params)
-        for name, module in params.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                raise TypeError(
-                    f"model: its module {name or '(itself)'} is scripted, and its operations "
-                    "cannot be seen by a probe; give the model as it was before torch.jit.script"
-                )
+    check_comparable(model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"model: its module {name or '(itself)'} is scripted, and its operations cannot be "
+                "seen by a probe; give the model as it was before torch.jit.script"
+            )
+
+
+@contextmanager
+def probing(
+    params: ParametersLike, kind: type[Substitution] = Substitution
+) -> Iterator[Substitution]:
+    """A context without gradients, in which the :class:`Substitution` it gives may be entered.
+
+    Raises:
+        TypeError, ValueError: for a model that cannot be probed, see :func:`check_model`.
+        RuntimeError: inside another probe.
+    """
+    found = resolve(params)
+    if found.model is not None:
+        check_model(found.model)
     stack = torch.overrides._get_current_function_mode_stack()
     if any(isinstance(mode, Substitution) for mode in stack):
         raise RuntimeError("probe: given inside another probe; leave the first one before")
-    watched = vigilance is None or vigilance.watching
-    mode = Substitution(tensors, replace, follow=follow, fused=fused, watched=watched)
-    try:
-        with torch.no_grad(), _uncompiled(), mode.watch, mode:
-            yield mode
-    finally:
-        if vigilance is not None:
-            vigilance.needed |= mode.watch.needed
+    with torch.no_grad(), _uncompiled():
+        yield kind(found)
 
 
 @contextmanager
-def probe(
-    params: Parameters,
+def substitute(params: ParametersLike, replace: Replace) -> Iterator[Substitution]:
+    """A context in which operations that read parameter i get ``replace(i, theta_i)``."""
+    with probing(params) as mode, mode.aim(replace):
+        yield mode
+
+
+@contextmanager
+def perturbed(
+    params: ParametersLike,
     c: float,
     *,
     directions: Directions | None = None,
@@ -222,13 +305,15 @@ def probe(
 ) -> Iterator[Substitution]:
     """A context in which everything is computed at theta + c u, while theta is never written.
 
-    It works for any closure: a model called, a loss computed from raw parameters, recurrent layers,
-    attention, tied weights. Inside, gradients are off, and writing to a parameter is an error.
-    Code that goes around torch functions (a scripted function, ``torch.vmap`` over a parameter) is
-    perturbed further down; what cannot be (a view of a parameter taken before) is refused. Compiled
-    models run uncompiled. Extra memory: the parameters of one operation. What a probe cannot see is
-    code that reads memory by address (scripted modules are refused, hand-written kernels are not),
-    and other threads.
+    It works for any code that reads parameters by torch functions: a model called, a loss computed
+    from raw parameters, recurrent layers, attention, tied weights. Inside, gradients are off, and
+    writing to a parameter is an error, as is reading one by a view taken before. Compiled models
+    run uncompiled. Extra memory: the parameters of one operation.
+
+    What goes around torch functions is computed at theta: scripted functions (scripted modules are
+    refused), the backward pass of a custom function, hand-written kernels, other threads.
+    :func:`~zotutor.estimate_gradient` and :class:`~zotutor.ZOSGD` check that a loss does no such
+    thing; this context, whose body runs once, cannot.
 
     Args:
         params: a model, or its parameters, with or without names.
@@ -242,141 +327,61 @@ def probe(
         The active mode; its ``reads`` counts how often a parameter was handed out.
 
     Raises:
-        TypeError: if there is an integer parameter or a scripted module.
+        TypeError: for a trainable parameter that is not real, or a scripted module.
         ValueError: for a model with dropout or batch norm in training mode.
         RuntimeError: for a write to a parameter, or a probe inside a probe.
 
     Use it to look at a loss anywhere along a direction. For a gradient estimate use
-    :func:`~zotutor.estimate_gradient`, for training :class:`~zotutor.ZOSGD`; both stand on it.
+    :func:`~zotutor.estimate_gradient`, for training :class:`~zotutor.ZOSGD`; both use it.
 
     Example:
         >>> theta = torch.zeros(3, requires_grad=True)
-        >>> with probe([theta], 0.5, seed=0, step=0):
+        >>> with perturbed([theta], 0.5, seed=0, step=0):
         ...     print(float(theta.abs().sum()))
         1.5
         >>> float(theta.detach().abs().sum())
         0.0
     """
-    c = check_real("c", c, low=-math.inf) if c != 0 else 0.0
+    c = check_real("c", c, low=-math.inf)
     family = check_draw(directions, P=1, seed=seed, step=step)
-    tensors = trainable(params)
-    direction = family.at(tensors, seed=seed, step=step, p=p)
-    # an iterator of parameters has been used up by now
-    source = params if isinstance(params, nn.Module) else tensors
-    with along(source, direction, c) as mode:
+    found = resolve(params)
+    direction = family.at(found, seed=seed, step=step, p=p)
+    with probing(found) as mode, toward(mode, direction, c):
         yield mode
 
 
-def along(
-    params: Parameters, direction: Direction, c: float, vigilance: Vigilance | None = None
-) -> AbstractContextManager[Substitution]:
-    """:func:`probe` for a direction at hand."""
+def toward(
+    mode: Substitution,
+    direction: Direction,
+    c: float,
+    read: Callable[[Tensor], Tensor] | None = None,
+) -> Substitution:
+    """The mode, aimed at theta + c u; ``read`` says how theta is read from memory.
 
-    def perturbed(i: int, theta: Tensor) -> Tensor:
-        return direction.perturbed(i, theta, c)
-
-    return substitute(
-        params,
-        perturbed,
-        fused=partial(Fused, direction=direction, c=c),
-        vigilance=vigilance,
-    )
-
-
-def batched(
-    params: Parameters, directions: Sequence[Direction], cs: Sequence[float]
-) -> AbstractContextManager[Substitution]:
-    """A context in which copy s of the batch is computed at theta + c_s u_s, in one forward.
-
-    For LowRank directions; the closure repeats its batch len(cs) times along dimension 0.
-
-    Raises:
-        ValueError: for another family.
-        NotImplementedError: within, for an operation on a parameter that is not known here.
+    A small model's perturbed parameters are all computed here. A large one's are computed where
+    they are used, block by block if it is read as it is.
     """
-    if not all(isinstance(direction.family, LowRank) for direction in directions):
-        raise ValueError(
-            f"directions: given {directions[0].family}, expected LowRank, whose thin factors let "
-            "many directions share one forward; use LowRank(rank), or the sequential step"
+
+    def handed(i: int, theta: Tensor) -> Tensor:
+        plain = theta.detach() if read is None else read(theta)
+        # a copy has room for the result
+        own = plain.data_ptr() != theta.data_ptr() and plain.is_contiguous()
+        return direction.perturbed(i, plain, c, out=plain.view(-1) if own else None)
+
+    if direction.parts is not None:
+        moved = [handed(i, theta) for i, theta, _, _ in mode.params]
+        return mode.aim(lambda i, _: moved[i])
+    return mode.aim(handed, Fused(mode.number, direction, c) if read is None else None)
+
+
+class _CallableModule(ModuleType):
+    """This module; calling it is what `zotutor.probe` was in 0.1, and ends with 0.3."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Substitution]:
+        warnings.warn(
+            "zotutor.probe(...) is now zotutor.perturbed(...)", DeprecationWarning, stacklevel=2
         )
-
-    def refuse(i: int, theta: Tensor) -> Tensor:
-        raise NotImplementedError(f"closure: a batched probe cannot hand out parameter {i} whole")
-
-    fused = partial(Batched, directions=directions, cs=cs)
-    return substitute(params, refuse, follow=False, fused=fused)
+        return perturbed(*args, **kwargs)
 
 
-def check_closure(loss_fn: Loss) -> Loss:
-    """``loss_fn`` itself if it can be called, or a TypeError."""
-    if not callable(loss_fn):
-        given = f"shape {tuple(loss_fn.shape)}" if isinstance(loss_fn, Tensor) else repr(loss_fn)
-        raise TypeError(
-            f"closure: given {given}, expected a function without arguments that computes and "
-            "returns the loss; write `lambda: loss(model(x), y)`"
-        )
-    return loss_fn
-
-
-def evaluate(
-    loss_fn: Loss,
-    copies: int | None = None,
-    *,
-    probing: AbstractContextManager[Substitution] | None = None,
-) -> Tensor:
-    """The closure's loss as a 0-d tensor, float32 at least, checked to be one that can be compared.
-
-    With ``copies`` the losses of so many copies of the batch, of shape (copies,). With ``probing``
-    the loss within that probe; the checks are made outside of it, where no operation is watched:
-    within, they would cost as much as a small model.
-
-    Raises:
-        TypeError: if the closure does not return a scalar (or a vector of that length).
-        ValueError: if it consumed random numbers, as dropout does, so that two calls would differ;
-            or if it read no parameter within the probe.
-        NonFiniteLossError: if the loss is NaN or infinite.
-    """
-    before = _random_states()
-    with nullcontext() if probing is None else probing as mode:
-        loss = loss_fn()
-        if isinstance(loss, Tensor):
-            loss = loss.clone()  # a loss that is a parameter is to be read within the probe, too
-    after = _random_states()
-    if any(not torch.equal(old, new) for old, new in zip(before, after, strict=True)):
-        raise ValueError(
-            "closure: it drew random numbers (dropout in training mode, or noise), so that probes "
-            "cannot be compared; call model.eval(), or draw the noise outside of the closure"
-        )
-    if isinstance(loss, (int, float)) and not isinstance(loss, bool):
-        loss = torch.tensor(loss, dtype=torch.float64)
-    if not isinstance(loss, Tensor):
-        raise TypeError(
-            f"closure: returned {type(loss).__name__}, expected the loss as a 0-d tensor; "
-            "end the closure with `return loss`"
-        )
-    expected = () if copies is None else (copies,)
-    if loss.shape != expected or not loss.is_floating_point():
-        kind = "a floating-point 0-d tensor" if copies is None else f"one loss a copy, ({copies},)"
-        raise TypeError(
-            f"closure: returned shape {tuple(loss.shape)} and dtype {loss.dtype}, expected {kind}; "
-            "reduce the loss with .mean() or .sum()"
-        )
-    loss = loss.to(at_least_float32(loss.dtype))
-    if not bool(loss.detach().isfinite().all()):
-        raise NonFiniteLossError(
-            f"closure: the loss is {loss.detach().tolist()}; the parameters are as they were. "
-            "Lower lr or eps, and check the inputs for NaN"
-        )
-    if mode is not None and mode.reads == 0:
-        raise ValueError(
-            "closure: it read none of the parameters given, so that no probe can change its loss; "
-            "compute the loss from these parameters (scripted or compiled models hide them)"
-        )
-    return loss
-
-
-def _random_states() -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states.append(torch.cuda.get_rng_state())
-    return states
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,4 +1,4 @@
-"""Random words that can be asked for by number: SplitMix64 (Steele, Lea and Flood, 2014).
+"""Counter-based random numbers: SplitMix64 (Steele, Lea and Flood, 2014).
 
 Word n of a stream is mix(key + n * gamma), where key and gamma, an odd number, are themselves mixed
 from the integers that name the stream. Two streams do not run along the same sequence, because
@@ -28,6 +28,19 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
+def mixed(*parts: int) -> int:
+    """One 64-bit integer that depends on each of the integers given, and on their order."""
+    z = 0
+    for part in parts:
+        z = _mix((z + _GOLDEN) ^ _mix(part + _GOLDEN))
+    return z
+
+
+@lru_cache(maxsize=4096)
+def _mix_of_number(i: int) -> int:
+    return _mix(i + _GOLDEN)
+
+
 def _signed(z: int) -> int:
     """The int64 with the bits of the unsigned 64-bit z: torch computes in int64 and wraps."""
     return z - (1 << 64) if z >> 63 else z
@@ -35,9 +48,10 @@ def _signed(z: int) -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless row of 64-bit words, any of which can be asked for by its number.
+    """An endless sequence of 64-bit words, any of which can be computed from its number.
 
-    ``key`` and ``gamma`` are int64, or tensors (S, 1) of them for S streams side by side.
+    ``key`` and ``gamma`` are int64, or tensors of them for several streams: (S, 1) for the same
+    numbers of S streams, or one entry per number.
     """
 
     key: int | Tensor
@@ -46,10 +60,15 @@ class Stream:
     @classmethod
     def of(cls, *parts: int) -> Stream:
         """The stream that belongs to a tuple of integers, such as (seed, step, p, parameter)."""
-        z = 0
-        for part in parts:
-            z = _mix((z + _GOLDEN) ^ _mix(part + _GOLDEN))
+        z = mixed(*parts)
         return cls(_signed(_mix(z + _GOLDEN)), _signed(_mix(z + 2 * _GOLDEN) | 1))
+
+    @classmethod
+    def family(cls, *parts: int, count: int) -> list[Stream]:
+        """The streams of (*parts, 0), ..., (*parts, count - 1); mixes what they share once."""
+        z = mixed(*parts)
+        states = [_mix((z + _GOLDEN) ^ _mix_of_number(i)) for i in range(count)]
+        return [cls(_signed(_mix(s + _GOLDEN)), _signed(_mix(s + 2 * _GOLDEN) | 1)) for s in states]
 
     @classmethod
     def stack(cls, streams: Sequence[Stream], device: torch.device | str) -> Stream:
@@ -89,15 +108,44 @@ def signs(stream: Stream, where: Where, dtype: torch.dtype, device: torch.device
         bits = (stream.at(where >> 6) >> (where & 63)) & 1
         return (2 * bits - 1).to(dtype)
     first = where.start // 64
-    words = stream.words(first, -(-where.stop // 64), device)
-    rows = words.view(torch.uint8).int()  # (..., 8 bytes a word)
-    table = _sign_table(dtype, device)
-    drawn = table.index_select(0, rows.view(-1)).view(*words.shape[:-1], -1)
+    drawn = _signs_of(stream.words(first, -(-where.stop // 64), device), dtype)
     return drawn[..., where.start - 64 * first : where.stop - 64 * first]
 
 
+def _signs_of(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """The bits of words (..., W) as signs (..., 64 W)."""
+    rows = words.view(torch.uint8).int()  # (..., 8 W): the bytes
+    table = _sign_table(dtype, words.device)
+    return table.index_select(0, rows.view(-1)).view(*words.shape[:-1], -1)
+
+
+@lru_cache(maxsize=16)
+def _layout(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """If stream k gives ``sizes[k]`` words: the stream of each word, and its number there."""
+    counts = torch.tensor(sizes, device=device)
+    owner = torch.repeat_interleave(counts)
+    starts = counts.cumsum(0) - counts
+    return owner, torch.arange(len(owner), device=device) - starts[owner]
+
+
+def signs_of_each(
+    streams: Sequence[Stream], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    """The first ``sizes[k]`` signs of each stream, (sizes[k],), from one pass over all their words.
+
+    What :func:`signs` gives for each; on a small model it costs as much for all as that for one.
+    """
+    owner, numbers = _layout(tuple(-(-size // 64) for size in sizes), device)
+    keys, gammas = torch.tensor(
+        [[stream.key for stream in streams], [stream.gamma for stream in streams]], device=device
+    )[:, owner]
+    drawn = _signs_of(Stream(keys, gammas).at(numbers), dtype)  # (64 W,)
+    parts = drawn.split([64 * -(-size // 64) for size in sizes])
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
+
+
 def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The low and the high 32 bits of the words that hold the numbers asked for, two in each."""
+    """The low and the high 32 bits of the words that hold the numbers, two numbers per word."""
     if isinstance(where, Tensor):
         words = stream.at(where >> 1)
     else:
@@ -106,7 +154,7 @@ def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor,
 
 
 def _pick(even: Tensor, odd: Tensor, where: Where) -> Tensor:
-    """From what each word gives for its even and its odd number, the numbers asked for."""
+    """The numbers wanted, of those that the words give: one even and one odd number per word."""
     if isinstance(where, Tensor):
         return torch.where((where & 1).bool(), odd, even)
     first = where.start % 2

@@ -43,7 +43,7 @@ def session(base: torch.nn.Module, tokenizer: object, output: Path) -> int:
             momentum=0.5,
             batch_size=2,
             evaluate_every=20,
-            seal_every=7,
+            hash_every=7,
             seed=3,
             output=output,
             progress=False,

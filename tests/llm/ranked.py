@@ -23,7 +23,6 @@ from torch import Tensor
 
 from zotutor import cli, figures, llm
 from zotutor.estimators import Projection
-from zotutor.llm.ledger import Step
 from zotutor.llm.stepping import ZerothOrder
 
 # what the command imports on its way, once for all processes
@@ -138,9 +137,9 @@ def _break(fault: Fault) -> None:
                 self._scored.register_forward_hook(lambda *given: given[-1] * float("nan"))
         return measure(self, *batch, only=only)
 
-    def taking(self: ZerothOrder, step: Step) -> None:
-        take(self, step)
-        if fault.kind == "flip" and step.number == fault.step:
+    def taking(self: ZerothOrder, coefficients: Any, *, lr: float) -> None:
+        take(self, coefficients, lr=lr)
+        if fault.kind == "flip" and self.optimizer.steps_taken == fault.step + 1:
             with torch.no_grad():
                 weights = self.optimizer.param_groups[0]["params"][0].view(-1)
                 weights.view(torch.int32)[-1] ^= 1 << 12

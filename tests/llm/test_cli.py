@@ -26,8 +26,8 @@ from typer.testing import CliRunner, Result
 
 from zotutor import llm
 from zotutor.cli import app
-from zotutor.llm import files
-from zotutor.llm.ledger import read
+from zotutor.llm.runs.disk import Claim
+from zotutor.llm.runs.ledger import read
 
 TRAIN = "sentence\tlabel\nthe film is bright .\t1\na very dull film .\t0\n"
 
@@ -309,9 +309,9 @@ def test_another_run_s_folder_a_file_and_foreign_files_are_refused(
     there = sorted(model.iterdir())
     refused(zotutor("finetune", *arguments(output=model)), 1, "holds config.json.* and no ledger")
     assert sorted(model.iterdir()) == there
-    held = files.lock(tmp_path / "run")
+    held = Claim(tmp_path / "run")
     refused(zotutor("finetune", *arguments()), 1, "another process is writing to")
-    held.release()
+    held.release(keep=True)
     for command in (["replay", "--model", model], ["info"]):
         refused(zotutor(*command, data / "dev.tsv"), 1, "begins with 73656e74656e6365, expected")
         refused(
@@ -502,7 +502,7 @@ def grown(process: subprocess.Popen[str], path: Path, size: int) -> None:
 def test_ctrl_c_kill_and_the_same_command_end_in_the_same_bits(
     arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    options = {"steps": 120, "evaluate_every": 20, "seal_every": 30}
+    options = {"steps": 120, "evaluate_every": 20, "hash_every": 30}
     done = zotutor("finetune", *arguments(**options, output=tmp_path / "never"))
     assert done.exit_code == 0, done.output
     path = tmp_path / "run" / "ledger.bin"
@@ -513,7 +513,7 @@ def test_ctrl_c_kill_and_the_same_command_end_in_the_same_bits(
             out, err = process.communicate(timeout=120)
         assert process.returncode == code, err
         assert not out
-        expected = "zotutor: interrupted; the same command takes the run up again\n"
+        expected = "zotutor: interrupted; the same command resumes the run\n"
         assert err == (expected if number == signal.SIGINT else "")
         assert len(read(path).steps) < 120
     with start("finetune", *arguments(**options)) as process:

@@ -20,13 +20,13 @@ from zotutor.llm.dynamics import (
 )
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
-PAD, V = 0, 11
-TOKENS = torch.tensor([[3, 4, 5, 6], [PAD, 7, 4, 9]])
+NONE, V = -1, 11
+TOKENS = torch.tensor([[3, 4, 5, 6], [NONE, 7, 4, 9]])
 
 
 def network(kind: str) -> nn.Module:
     """A causal model of two layers in float64."""
-    common: dict[str, Any] = {"vocab_size": V, "pad_token_id": PAD, "bos_token_id": 2}
+    common: dict[str, Any] = {"vocab_size": V, "pad_token_id": 0, "bos_token_id": 2}
     configs = {
         "opt": transformers.OPTConfig(
             hidden_size=8,
@@ -51,20 +51,20 @@ def network(kind: str) -> nn.Module:
 @pytest.mark.parametrize("kind", ["opt", "gpt2"])
 def test_a_place_says_what_its_prefix_says(kind: str) -> None:
     model = network(kind)
-    sequences = Positions(model, TOKENS, pad=PAD)
+    sequences = Positions(model, TOKENS)
     places, targets = sequences.places()
     logits = sequences(places)
     assert logits.shape == (5, V)
     assert targets.tolist() == [4, 5, 6, 4, 9]
-    alone = zo.llm.Rows(model, pad=PAD)
+    alone = zo.llm.Rows(model)
     for row, (text, position) in zip(logits, places.tolist(), strict=True):
         prefix = TOKENS[text, : position + 1]
-        prefix = prefix[prefix != PAD]
+        prefix = prefix[prefix != NONE]
         torch.testing.assert_close(row, alone(prefix[None])[0])
 
 
 def test_places_in_any_order_and_more_than_once() -> None:
-    sequences = Positions(network("opt"), TOKENS, pad=PAD)
+    sequences = Positions(network("opt"), TOKENS)
     places, _ = sequences.places()
     order = torch.tensor([4, 0, 0, 2])
     torch.testing.assert_close(sequences(places[order]), sequences(places)[order])
@@ -74,7 +74,7 @@ def test_places_in_any_order_and_more_than_once() -> None:
 
 
 def test_padding_on_the_right_is_no_place() -> None:
-    right = Positions(network("opt"), torch.tensor([[3, 4, PAD], [3, 4, 5]]), pad=PAD)
+    right = Positions(network("opt"), torch.tensor([[3, 4, NONE], [3, 4, 5]]))
     places, targets = right.places()
     assert places.tolist() == [[0, 0], [1, 0], [1, 1]]
     assert targets.tolist() == [4, 4, 5]
@@ -83,16 +83,16 @@ def test_padding_on_the_right_is_no_place() -> None:
 
 def test_bad_tokens_and_texts() -> None:
     model = network("opt")
-    for tokens in (torch.tensor([3, 4]), torch.tensor([[PAD, 3], [3, 4]])):
+    for tokens in (torch.tensor([3, 4]), torch.tensor([[NONE, 3], [3, 4]])):
         with pytest.raises(ValueError, match="at least two tokens"):
-            Positions(model, tokens, pad=PAD)
+            Positions(model, tokens)
     with pytest.raises(ValueError, match="texts: given 2"):
-        Positions(model, TOKENS, pad=PAD).places(2)
+        Positions(model, TOKENS).places(2)
 
 
 def test_the_gradient_of_a_text_is_that_of_the_usual_loss() -> None:
     model = network("opt")
-    sequences = Positions(model, TOKENS[:1], pad=PAD)
+    sequences = Positions(model, TOKENS[:1])
     places, targets = sequences.places()
     G = cross_entropy_gradient(sequences(places).detach(), targets)
     usual: Tensor = model(input_ids=TOKENS[:1], labels=TOKENS[:1]).loss
@@ -104,7 +104,7 @@ def test_the_gradient_of_a_text_is_that_of_the_usual_loss() -> None:
 @pytest.mark.parametrize("P", [None, 3])
 def test_the_theorem_on_sequences(P: int | None) -> None:
     """Part 1 with all blocks formed; part 2, a text's change, from its own G, and from h and g."""
-    sequences = Positions(network("opt"), TOKENS, pad=PAD)
+    sequences = Positions(network("opt"), TOKENS)
     (x_o, y_o), (x_u, y_u) = sequences.places(1), sequences.places(0)
     step = zo.one_step(sequences, x_o, x_u, y_u, lr=0.1, P=P, seed=4, matrices=False)
     J_o, J_u = zo.jacobian(sequences, x_o), zo.jacobian(sequences, x_u)

@@ -13,7 +13,7 @@ import torch
 from small import WORDS, save_model, toy_task
 
 import zotutor as zo
-from zotutor.llm import lm, tasks
+from zotutor.llm import Rows, encode, lm, tasks, word_ids
 from zotutor.llm.finetune import Method, evaluate, finetune
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
@@ -52,17 +52,15 @@ def global_state_untouched() -> Iterator[None]:
 
 def test_padding_does_not_change_the_row_of_an_input(folder: Path) -> None:
     model, tokenizer = lm.load(folder)
-    scored = lm.Rows(
-        model, pad=tokenizer.pad_token_id, words=lm.word_ids(tokenizer, ["terrible", "great"])
-    )
+    scored = Rows(model, words=word_ids(tokenizer, ["terrible", "great"]))
     texts = ["dull film", "the film is so very bright"]
-    both = scored(lm.encode(tokenizer, texts))
+    both = scored(encode(tokenizer, texts))
     for row, text in zip(both, texts, strict=True):
-        alone = scored(lm.encode(tokenizer, [text]))[0]
+        alone = scored(encode(tokenizer, [text]))[0]
         torch.testing.assert_close(row, alone)
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         plain = model(input_ids=ids).logits[0, -1]
-        torch.testing.assert_close(alone, plain[lm.word_ids(tokenizer, ["terrible", "great"])])
+        torch.testing.assert_close(alone, plain[word_ids(tokenizer, ["terrible", "great"])])
 
 
 def test_the_model_that_ships_is_loaded_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +72,7 @@ def test_the_model_that_ships_is_loaded_by_its_name(capfd: pytest.CaptureFixture
     assert digest in card
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
     plain = transformers.AutoModelForCausalLM.from_pretrained(lm.TINY, local_files_only=True)
-    ids = lm.encode(tokenizer, ["The film was dull. It was"])
+    ids = encode(tokenizer, ["The film was dull. It was"])
     torch.testing.assert_close(plain.eval()(ids).logits, model(ids).logits)
     capfd.readouterr()
     lm.load("tiny", kind="classifier")
@@ -92,15 +90,15 @@ def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
 
 def test_a_prompt_that_is_cut_keeps_its_question() -> None:
     tokenizer = lm.load("tiny")[1]
-    whole = lm.encode(tokenizer, ["The plot was dull, but the film is great. It was"])[0].tolist()
-    cut = lm.encode(tokenizer, [tokenizer.decode(whole[1:])], length=6)[0].tolist()
+    whole = encode(tokenizer, ["The plot was dull, but the film is great. It was"])[0].tolist()
+    cut = encode(tokenizer, [tokenizer.decode(whole[1:])], length=6)[0].tolist()
     assert cut == [whole[0], *whole[-5:]]
     assert tokenizer.decode(cut[-2:]) == "it was"
 
 
 def test_without_words_the_row_is_the_vocabulary(folder: Path) -> None:
     model, tokenizer = lm.load(folder)
-    rows = lm.Rows(model, pad=tokenizer.pad_token_id)(lm.encode(tokenizer, ["dull film"]))
+    rows = Rows(model)(encode(tokenizer, ["dull film"]))
     assert rows.shape == (1, len(WORDS) + 3)
 
 
@@ -141,12 +139,12 @@ def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:
 
 def test_label_words_must_be_one_token_each(folder: Path) -> None:
     _, tokenizer = lm.load(folder)
-    with pytest.raises(ValueError, match="'splendid' is 1 tokens or unknown"):
-        lm.word_ids(tokenizer, ["splendid"])
-    with pytest.raises(ValueError, match="two of which are one token"):
-        lm.word_ids(tokenizer, ["great", "great"])
+    with pytest.raises(ValueError, match=r"'splendid' is \['<unk>'\] after 'It was'"):
+        word_ids(tokenizer, ["splendid"])
+    with pytest.raises(ValueError, match="two of them the same"):
+        word_ids(tokenizer, ["great", "great"])
     with pytest.raises(ValueError, match="texts"):
-        lm.encode(tokenizer, ["  "])
+        encode(tokenizer, ["  "])
 
 
 @pytest.mark.parametrize("directions", [None, zo.LowRank(1)], ids=repr)
@@ -212,11 +210,9 @@ def test_the_same_seed_gives_the_same_run(folder: Path) -> None:
 @pytest.mark.parametrize("method", ["zo", "sgd"])
 def test_a_loss_that_is_not_finite_names_the_step(folder: Path, method: Method) -> None:
     model, tokenizer = lm.load(folder)
-    with torch.no_grad():
-        next(model.parameters()).fill_(torch.inf)
     with pytest.raises(zo.NonFiniteLossError) as caught:
-        finetune(model, tokenizer, toy_task(), steps=3, lr=0.01, method=method, progress=False)
-    assert "step 0 of 3" in caught.value.__notes__[0]
+        finetune(model, tokenizer, toy_task(), steps=3, lr=1e30, method=method, progress=False)
+    assert "step 1 of 3" in caught.value.__notes__[0]
 
 
 def test_arguments_of_a_run_are_checked(folder: Path) -> None:

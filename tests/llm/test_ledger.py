@@ -14,19 +14,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zotutor.llm import ledger
-from zotutor.llm.ledger import Ledger, LedgerError, Record, RunStoppedError, Seal, Step, read
+from zotutor.llm.runs import ledger
+from zotutor.llm.runs.ledger import (
+    Ledger,
+    LedgerError,
+    Record,
+    RunStoppedError,
+    Step,
+    WeightsHash,
+    read,
+)
 
 HEADER: dict[str, Any] = {"P": 2, "base": "00" * 32, "seed": 5}
 
 
 def steps(count: int, P: int = 2) -> list[Record]:
-    """Steps with a seal after each second one."""
+    """Steps with a hash after each second one."""
     found: list[Record] = []
     for k in range(count):
         found.append(Step(k, 5, 0.7 / (k + 1), 1e-3, tuple(0.1 * k - p for p in range(P))))
         if k % 2:
-            found.append(Seal(k + 1, bytes([k]) * 32))
+            found.append(WeightsHash(k + 1, bytes([k]) * 32))
     return found
 
 
@@ -55,25 +63,25 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2**64 - 1), finite, finite, finite, finite), max_size=5),
-    seals=st.booleans(),
+    hashes=st.booleans(),
 )
 def test_every_bit_comes_back(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[int, float, float, float, float]],
-    seals: bool,
+    hashes: bool,
 ) -> None:
     path = tmp_path_factory.mktemp("ledger") / "ledger.bin"
     records: list[Record] = []
     for k, (seed, loss, lr, *coefficients) in enumerate(rows):
         records.append(Step(k, seed, loss, lr, tuple(coefficients)))
-        if seals:
-            records.append(Seal(k + 1, os.urandom(32)))
+        if hashes:
+            records.append(WeightsHash(k + 1, os.urandom(32)))
     data = written(path, records)
     found = read(path)
     assert repr(found.records) == repr(records)  # repr tells -0.0 from 0.0
     assert (found.header, found.size) == (HEADER, len(data))
     assert found.steps == [record for record in records if isinstance(record, Step)]
-    assert found.seals == [record for record in records if isinstance(record, Seal)]
+    assert found.hashes == [record for record in records if isinstance(record, WeightsHash)]
 
 
 def test_a_step_takes_48_bytes_at_one_perturbation(path: Path) -> None:
@@ -84,19 +92,19 @@ def test_a_step_takes_48_bytes_at_one_perturbation(path: Path) -> None:
 
 def test_the_format_is_what_the_page_says(path: Path) -> None:
     """Read here by hand, so that a change of the format cannot go unnoticed."""
-    data = written(path, [Step(0, 7, 0.5, 1e-3, (2.0, -3.0)), Seal(1, bytes(range(32)))])
+    data = written(path, [Step(0, 7, 0.5, 1e-3, (2.0, -3.0)), WeightsHash(1, bytes(range(32)))])
     magic, version, length = struct.unpack_from("<8sII", data)
     assert (magic, version) == (b"zoledger", 1)
     text, rest = data[16 : 16 + length], data[16 + length :]
     assert json.loads(text) == HEADER
     digest = blake2b(data[: 16 + length], digest_size=8).digest()
     assert rest[:8] == digest
-    step, seal = rest[8:64], rest[64:120]
+    step, recorded = rest[8:64], rest[64:120]
     assert struct.unpack("<QQdddd", step[:48]) == (0, 7, 0.5, 1e-3, 2.0, -3.0)
     digest = blake2b(digest + step[:48], digest_size=8).digest()
     assert step[48:] == digest
-    assert struct.unpack("<Q32s8s", seal[:48]) == (2**63 + 1, bytes(range(32)), bytes(8))
-    assert seal[48:] == blake2b(digest + seal[:48], digest_size=8).digest()
+    assert struct.unpack("<Q32s8s", recorded[:48]) == (2**63 + 1, bytes(range(32)), bytes(8))
+    assert recorded[48:] == blake2b(digest + recorded[:48], digest_size=8).digest()
     assert len(rest) == 120
 
 
@@ -234,7 +242,7 @@ def test_a_ledger_is_not_written_over(path: Path) -> None:
         (Step(0, 5, 0.5, 1e-3, (1.0,)), "expected 2 finite"),
         (Step(0, 5, float("nan"), 1e-3, (1.0, 2.0)), "expected 2 finite"),
         (Step(0, 5, 0.5, 1e-3, (1.0, float("inf"))), "expected 2 finite"),
-        (Seal(3, bytes(32)), "given number 3, expected 0"),
+        (WeightsHash(3, bytes(32)), "given number 3, expected 0"),
     ],
 )
 def test_what_could_not_be_replayed_is_not_written(path: Path, record: Record, says: str) -> None:
@@ -297,7 +305,7 @@ def test_what_does_not_reach_the_disk_is_told(path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(RunStoppedError, match="goes on behind step 1"):
+    with pytest.raises(RunStoppedError, match="resumes after step 1"):
         book.append(steps(1)[0])
     with pytest.raises(RunStoppedError):
         book.close()

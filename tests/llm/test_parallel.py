@@ -26,9 +26,10 @@ from small import save_model, toy_task
 from torch import Tensor, nn
 
 from zotutor.directions import Directions, LowRank
-from zotutor.llm import Example, Ranks, RanksError, evaluate, finetune, load, parallel, replay
+from zotutor.llm import Example, Ranks, RanksError, evaluate, finetune, load, replay
 from zotutor.llm.finetune import Run
-from zotutor.llm.ledger import Step, read
+from zotutor.llm.runs import ranks as ranks_module
+from zotutor.llm.runs.ledger import read
 from zotutor.llm.stepping import ZerothOrder
 from zotutor.probe import NonFiniteLossError
 
@@ -93,7 +94,7 @@ def on_threads(
 ) -> tuple[list[Any], Network]:
     """What ``work`` returns or raises on each of ``count`` ranks."""
     network, results = Network(count), dict[int, Any]()
-    monkeypatch.setattr(parallel, "dist", network)
+    monkeypatch.setattr(ranks_module, "dist", network)
 
     def run(rank: int) -> None:
         network.local.rank = rank
@@ -115,7 +116,7 @@ def on_threads(
 def tuned(base: tuple[nn.Module, Any], **options: Any) -> tuple[Run, nn.Module]:
     model = copy.deepcopy(base[0])
     given: dict[str, Any] = {"steps": 4, "lr": 1e-3, "P": 5, "batch_size": 5, "progress": False}
-    return finetune(model, base[1], toy_task(), **given | {"seal_every": 2} | options), model
+    return finetune(model, base[1], toy_task(), **given | {"hash_every": 2} | options), model
 
 
 def shared(base: tuple[nn.Module, Any], ranks: Ranks, **options: Any) -> tuple[Run, nn.Module]:
@@ -151,7 +152,7 @@ def test_directions_shared_give_the_bits_of_one_process(
 @pytest.mark.parametrize("split", ["directions", "batch"])
 @pytest.mark.parametrize("directions", [None, LowRank(2)])
 def test_shared_work_gives_one_process_up_to_rounding(
-    split: parallel.Split,
+    split: ranks_module.Split,
     directions: Directions | None,
     base: tuple[nn.Module, Any],
     tmp_path: Path,
@@ -228,7 +229,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(
             seen = iter(range(100))
 
             def poisoned(module: nn.Module, given: Any, found: Any) -> None:
-                if next(seen) > 10:  # two evaluations take one of them, each step four
+                if next(seen) > 14:  # the check takes four, the evaluation two, each step four
                     found.logits.mul_(float("nan"))
 
             model.register_forward_hook(poisoned)
@@ -264,9 +265,9 @@ def test_weights_that_differ_are_found(
     taken = ZerothOrder.take
     odd: set[ZerothOrder] = set()
 
-    def take(self: ZerothOrder, step: Step) -> None:
-        taken(self, step)
-        if step.number == 2 and self in odd:
+    def take(self: ZerothOrder, coefficients: Any, *, lr: float) -> None:
+        taken(self, coefficients, lr=lr)
+        if self.optimizer.steps_taken == 3 and self in odd:
             self.optimizer.param_groups[0]["params"][0].data.view(-1)[0] += 1
 
     monkeypatch.setattr(ZerothOrder, "take", take)
@@ -286,7 +287,7 @@ def test_weights_that_differ_are_found(
     assert [type(error) for error in results] == [RanksError] * 4
     assert "after 4 steps the weights of ranks 1, 3 differ from those of rank 0" in str(results[2])
     ledger = read(tmp_path / "run" / "ledger.bin")
-    assert [seal.number for seal in ledger.seals] == [2], "the doubtful hash is not written"
+    assert [entry.number for entry in ledger.hashes] == [2], "the doubtful hash is not written"
     assert len(ledger.steps) == 4
 
 
@@ -343,7 +344,7 @@ def test_a_folder_that_is_refused_ends_all_ranks_and_is_let_go(
 def test_what_cannot_be_shared_is_refused(
     options: dict[str, Any], message: str, base: tuple[nn.Module, Any]
 ) -> None:
-    split: parallel.Split = "batch" if "batch_size" in options else "directions"
+    split: ranks_module.Split = "batch" if "batch_size" in options else "directions"
     with pytest.raises(ValueError, match=message):
         tuned(base, ranks=Ranks(0, 2, split=split), **options)
 
@@ -395,7 +396,7 @@ class Pretended(Network):
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     network = Pretended()
-    monkeypatch.setattr(parallel, "dist", network)
+    monkeypatch.setattr(ranks_module, "dist", network)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     return network
@@ -444,7 +445,7 @@ def test_numbers_that_do_not_come_say_how_the_run_goes_on(
 
     ranks = Ranks.join(timeout=60)
     monkeypatch.setattr(pretended, "all_gather", lost)
-    with pytest.raises(RanksError, match="the same command takes the run up again") as caught:
+    with pytest.raises(RanksError, match="the same command resumes the run") as caught:
         ranks.agreed_hash(nn.Linear(1, 1), 7)
     assert str(caught.value).startswith(
         "step 7: a rank was lost, or let the others wait for more than 60 s (Connection closed by "
@@ -470,7 +471,7 @@ def ranked() -> Any:
 
 
 def command(model: Path, output: Path, *more: str) -> list[str]:
-    text = "finetune --task reviews --steps 12 --lr 1e-3 -P 5 --seal-every 4 --seed 3 --dev 16 "
+    text = "finetune --task reviews --steps 12 --lr 1e-3 -P 5 --hash-every 4 --seed 3 --dev 16 "
     text += "--length 24 --batch-size 4 --evaluate-every 6"
     return [*text.split(), "--model", str(model), "--output", str(output), *more]
 
@@ -500,11 +501,11 @@ def test_processes_write_what_one_process_writes_and_send_few_numbers(
     assert_same_run(alone, tmp_path / "run")
     assert "12 steps" in ended[0].text
     assert [e.text for e in ended[1:]] == [""] * (count - 1)
-    step, seal = 8 * (1 + 2 * -(-5 // count)), 8 * (1 + 8)
+    step, digest = 8 * (1 + 2 * -(-5 // count)), 8 * (1 + 8)
     for e in ended:
         assert e.sent["broadcast"] == [0]  # nothing to take up
         assert e.sent["all_gather"].count(step) == 12
-        assert sum(e.sent["all_gather"]) == 12 * step + 4 * seal + 8 * 3 + 3 * 8 * 2
+        assert sum(e.sent["all_gather"]) == 12 * step + 4 * digest + 8 * 3 + 3 * 8 * 2
 
 
 @posix
@@ -515,7 +516,7 @@ def test_a_killed_rank_ends_the_run_and_other_numbers_of_ranks_take_it_up(
     ended = ranked.start(tmp_path / "1", 4, argv, ranked.Fault("kill", 2, 5))
     assert [e.code for e in ended] == [3, 3, -signal.SIGKILL, 3], ended
     assert "zotutor: rank 0 of 4: step 5: a rank was lost" in ended[0].text
-    assert "the same command takes the run up again" in ended[3].text
+    assert "the same command resumes the run" in ended[3].text
     assert len(read(tmp_path / "run" / "ledger.bin").steps) == 5
 
     ended = ranked.start(tmp_path / "2", 2, argv, ranked.Fault("kill", 0, 9))
@@ -544,7 +545,7 @@ def test_a_rank_that_hangs_is_waited_for_no_longer_than_said(
 @pytest.mark.parametrize(
     ("kind", "code", "steps", "says"),
     [
-        ("interrupt", 130, 5, "interrupted; the same command takes the run up again"),
+        ("interrupt", 130, 5, "interrupted; the same command resumes the run"),
         ("nan", 4, 5, "the loss is not finite on rank 1, which says more"),
         ("flip", 3, 8, "after 8 steps the weights of rank 1 differ from those of rank 0"),
     ],

@@ -1,63 +1,56 @@
 """Checkers for the book's exercises: the same in Colab, on a laptop and in CI.
 
-Each takes the student's function or answer, and prints "Correct" or raises an AssertionError that
-gives a hint.
+Each takes the student's function or answer, and prints "Correct" or raises :class:`NotYet`, an
+AssertionError, with a hint. They compare with the definition at a few arguments, or, where an
+estimate is asked for, its mean over many draws with what it estimates. If they differ, common slips
+are tried in turn, and the one that reproduces the wrong answer becomes the hint.
+
+Example:
+    >>> check_budget("P")
+    Traceback (most recent call last):
+    ...
+    zotutor.exercises.answers.NotYet: check_budget: a step costs 2 P forward passes, ...
 """
 
+from .answers import NotYet
 from .beyond import (
     check_expected_square,
     check_lowrank_variance,
     check_rank_needed,
     check_seconds_needed,
 )
-from .concentration import (
+from .dimension_free import check_copies, check_growing_family, check_perturbations_for_share
+from .gradients_from_values import (
+    check_best_eps,
+    check_expected_bias,
+    check_four_point,
+    check_perturbations_for,
+)
+from .intro import check_best_factor, check_steps_needed
+from .jl_lemma import check_norm_variance, check_perturbations_for_distances, check_tail_probability
+from .kernel_emerges import check_entry_variance, check_zo_entk_from_values, check_zo_prediction
+from .kernel_fidelity import (
     check_alignment_from_error,
     check_alignment_from_responses,
     check_law_from_kernels,
-    check_norm_variance,
-    check_perturbations_for_distances,
-    check_tail_probability,
 )
-from .dimension import (
-    check_copies,
-    check_growing_family,
-    check_perturbations_for_share,
-)
-from .dynamics import (
-    check_entry_variance,
+from .learning_dynamics import (
     check_log_softmax_jacobian,
     check_predicted_change,
     check_prediction_without_kernel,
     check_softmax_regression_kernel,
-    check_zo_entk_from_values,
-    check_zo_prediction,
-)
-from .finetuning import (
-    check_quantum,
-    check_steps_until_checkpoint,
-    check_updates_needed,
-)
-from .gradients import (
-    check_best_eps,
-    check_best_factor,
-    check_expected_bias,
-    check_four_point,
-    check_perturbations_for,
-    check_steps_needed,
 )
 from .llm_dynamics import (
     check_change_from_passes,
     check_perturbations_to_tell_apart,
     check_text_change,
 )
+from .llm_finetuning import check_quantum, check_steps_until_checkpoint, check_updates_needed
 from .trajectories import check_budget, check_constant, check_steps
-from .zo_sgd import (
-    check_momentum_step,
-    check_perturbations_within,
-    check_trace_from_losses,
-)
+from .zo_sgd import check_momentum_step, check_perturbations_within, check_trace_from_losses
 
 __all__ = [
+    "NotYet",
     "check_alignment_from_error",
     "check_alignment_from_responses",
     "check_best_eps",

@@ -1,8 +1,4 @@
-"""Checkers for the chapter on the learning dynamics of language models.
-
-Each compares the student's function with the definition on small random inputs in float64; a wrong
-answer that a common slip reproduces gets that slip as a hint.
-"""
+"""Checkers for the chapter on the learning dynamics of language models."""
 
 from __future__ import annotations
 
@@ -12,16 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .dynamics import Slip
-from .dynamics import _compare as _compare_tensors
-from .gradients import _compare, _correct
+from .answers import (
+    Slip,
+    ask,
+    compare_number,
+    compare_tensor,
+    correct,
+    normal,
+)
 
 __all__ = ["check_change_from_passes", "check_perturbations_to_tell_apart", "check_text_change"]
-
-
-def _normal(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def check_text_change(student: Callable[[Tensor, Tensor, int, float], float]) -> None:
@@ -33,14 +29,10 @@ def check_text_change(student: Callable[[Tensor, Tensor, int, float], float]) ->
             returns the first-order change of log pi of the observed text.
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> check_text_change(lambda g_o, g_u, tokens, lr: lr * tokens * float(g_o @ g_u))
-        Correct: two gradients of losses, one inner product.
+        NotYet: with a hint.
     """
     for seed, (tokens, lr) in enumerate(((5, 0.1), (12, 0.03))):
-        g_o, g_u = _normal(7, seed=seed), _normal(7, seed=seed + 10)
+        g_o, g_u = normal(7, seed=seed), normal(7, seed=seed + 10)
         product = float(g_o @ g_u)
         expected = lr * tokens * product
         slips = [
@@ -52,9 +44,10 @@ def check_text_change(student: Callable[[Tensor, Tensor, int, float], float]) ->
                 "g_o belongs to the mean loss: multiply by the number of tokens, do not divide.",
             ),
         ]
-        answer = student(g_o.clone(), g_u.clone(), tokens, lr)
-        _compare("text_change(g_o, g_u, tokens, lr)", answer, expected, slips, rtol=1e-9)
-    _correct("two gradients of losses, one inner product.")
+        call = "text_change(g_o, g_u, tokens, lr)"
+        answer = ask(student, call, g_o.clone(), g_u.clone(), tokens, lr)
+        compare_number(call, answer, expected, slips)
+    correct("two gradients of losses, one inner product.")
 
 
 def check_perturbations_to_tell_apart(
@@ -63,23 +56,15 @@ def check_perturbations_to_tell_apart(
     """Check how many Gaussian perturbations show whether a step tells two labels apart.
 
     Args:
-        student: takes H (N, d), the gradient of each text's log-odds of label 1, labels t (N,) of
+        student: takes B (N, d), the gradient of each text's log-odds of label 1, labels y (N,) of
             -1 and 1, the loss's gradient g (d,) and a relative error; returns P for the mean change
             of the log-odds of the right label.
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> def perturbations(H, t, g, error):
-        ...     b = t @ H / len(t)
-        ...     squared = (b @ g) ** 2 / (b @ b) / (g @ g)
-        ...     return math.ceil((1 / squared + 1) / error**2)
-        >>> check_perturbations_to_tell_apart(perturbations)
-        Correct: one row, one cosine, one P.
+        NotYet: with a hint.
     """
     for seed, error in ((0, 0.5), (1, 0.2)):
-        H, g = _normal(6, 9, seed=seed), _normal(9, seed=seed + 10)
+        H, g = normal(6, 9, seed=seed), normal(9, seed=seed + 10)
         t = torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
         def needed(row: Tensor, g: Tensor = g, error: float = error, *, more: float = 1.0) -> int:
@@ -107,9 +92,10 @@ def check_perturbations_to_tell_apart(
                 "This is for N changes, each by itself; their signed mean is one, with one row b.",
             ),
         ]
-        answer = student(H.clone(), t.clone(), g.clone(), error)
-        _compare("perturbations(H, t, g, error)", answer, expected, slips, rtol=0.0)
-    _correct("one row, one cosine, one P.")
+        call = "perturbations(B, y, g, error)"
+        answer = ask(student, call, H.clone(), t.clone(), g.clone(), error)
+        compare_number(call, answer, expected, slips, whole=True)
+    correct("one row, one cosine, one P.")
 
 
 def check_change_from_passes(student: Callable[[Tensor, Tensor, float], Tensor]) -> None:
@@ -120,15 +106,9 @@ def check_change_from_passes(student: Callable[[Tensor, Tensor, float], Tensor])
             observed log-probability, and lr; returns the predicted change (N, V).
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> check_change_from_passes(
-        ...     lambda c, r, lr: -lr * torch.einsum("p,pnv->nv", c, r) / len(c)
-        ... )
-        Correct: two numbers a direction for each prediction, and no gradient.
+        NotYet: with a hint.
     """
-    c, r, lr = _normal(4, seed=0), _normal(4, 3, 5, seed=1), 0.1
+    c, r, lr = normal(4, seed=0), normal(4, 3, 5, seed=1), 0.1
     total = torch.einsum("p,pnv->nv", c, r)
     expected = -lr * total / 4
     slips = [
@@ -136,6 +116,6 @@ def check_change_from_passes(student: Callable[[Tensor, Tensor, float], Tensor])
         Slip(-lr * total, "U has a factor 1/sqrt(P), U U^T therefore 1/P."),
         Slip(-lr * c.mean() * r.mean(0), "Multiply for each direction first, then take the mean."),
     ]
-    answer = student(c.clone(), r.clone(), lr)
-    _compare_tensors("change(c, r, lr)", answer, expected, slips)
-    _correct("two numbers a direction for each prediction, and no gradient.")
+    answer = ask(student, "change(c, r, lr)", c.clone(), r.clone(), lr)
+    compare_tensor("change(c, r, lr)", answer, expected, slips)
+    correct("two numbers a direction for each prediction, and no gradient.")

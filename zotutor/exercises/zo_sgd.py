@@ -1,8 +1,4 @@
-"""Checkers for the chapter *ZO-SGD*.
-
-Each compares the student's function with the definition. If they differ, common slips are tried in
-turn, and the one that reproduces the wrong answer becomes the hint.
-"""
+"""Checkers for *ZO-SGD*."""
 
 from __future__ import annotations
 
@@ -17,6 +13,14 @@ from zotutor.estimators import estimate_gradient
 from zotutor.models import mlp
 from zotutor.optim import ZOSGD
 
+from .answers import (
+    RTOL,
+    NotYet,
+    ask,
+    compare_number,
+    correct,
+)
+
 __all__ = ["check_momentum_step", "check_perturbations_within", "check_trace_from_losses"]
 
 
@@ -28,16 +32,12 @@ def check_perturbations_within(student: Callable[..., float]) -> None:
             returns the smallest whole P with 1 + (1 + trace / top) / P <= factor.
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> check_perturbations_within(lambda f, trace, top: math.ceil((1 + trace / top) / (f - 1)))
-        Correct: P = (1 + r) / (factor - 1), rounded up; no d in it.
+        NotYet: with a hint.
     """
     for factor, trace, top in ((2.0, 30.0, 2.0), (1.5, 37.0, 4.0), (3.0, 1e4, 7.0)):
         call = f"perturbations_within({factor:g}, {trace:g}, {top:g})"
         exact = (1 + trace / top) / (factor - 1)
-        number = _number(call, student(factor, trace, top))
+        answer = ask(student, call, factor, trace, top)
         slips = [
             (exact, "A perturbation is drawn whole or not at all: round up, math.ceil."),
             (math.floor(exact), "Rounded down, the slowdown is above what was allowed: math.ceil."),
@@ -54,8 +54,8 @@ def check_perturbations_within(student: Callable[..., float]) -> None:
                 "The effective rank is r = trace / top, at least 1; yours is turned over.",
             ),
         ]
-        _accept(call, number, math.ceil(exact), slips, rtol=1e-12)
-    print("Correct: P = (1 + r) / (factor - 1), rounded up; no d in it.")
+        compare_number(call, answer, math.ceil(exact), slips, whole=True)
+    correct("P = (1 + r) / (factor - 1), rounded up; no d in it.")
 
 
 def check_trace_from_losses(student: Callable[..., Any]) -> None:
@@ -66,19 +66,7 @@ def check_trace_from_losses(student: Callable[..., Any]) -> None:
             trace of the Hessian, a mean over P directions.
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> from zotutor import probe
-        >>> def trace_from_losses(loss_fn, params, *, eps, P, seed):
-        ...     total = -2 * P * float(loss_fn())
-        ...     for p in range(P):
-        ...         for c in (eps, -eps):
-        ...             with probe(params, c, seed=seed, step=0, p=p):
-        ...                 total += float(loss_fn())
-        ...     return total / (P * eps**2)
-        >>> check_trace_from_losses(trace_from_losses)
-        Correct: three loss values a direction give u^T H u, whose mean is tr(H).
+        NotYet: with a hint.
     """
     generator = torch.Generator().manual_seed(0)
     d, P, eps = 20, 64, 0.05
@@ -94,10 +82,10 @@ def check_trace_from_losses(student: Callable[..., Any]) -> None:
 
     trace = float(H.trace())
     call = f"trace_from_losses(loss_fn, params, eps={eps}, P={P}, seed=0)"
-    number = _number(call, student(loss_fn, [theta], eps=eps, P=P, seed=0))
+    answer = ask(student, call, loss_fn, [theta], eps=eps, P=P, seed=0)
     if not torch.equal(theta.detach(), before):
-        raise AssertionError(
-            f"{call}: theta is not what it was. Look at the loss inside `with zo.probe(...)`, "
+        raise NotYet(
+            f"{call}: theta is not what it was. Look at the loss inside `with zo.perturbed(...)`, "
             "which never writes theta"
         )
     slips = [
@@ -109,8 +97,8 @@ def check_trace_from_losses(student: Callable[..., Any]) -> None:
         (0.0, "This is 0; is it a first difference, or is each probe on the same side?"),
     ]
     # d = 20 and 64 draws of signs: the standard error is below 1 % of the trace
-    _accept(call, number, trace, slips, rtol=0.05)
-    print("Correct: three loss values a direction give u^T H u, whose mean is tr(H).")
+    compare_number(call, answer, trace, slips, rtol=0.05)
+    correct("three loss values a direction give u^T H u, whose mean is tr(H).")
 
 
 def check_momentum_step(student: Callable[..., Any]) -> None:
@@ -121,32 +109,24 @@ def check_momentum_step(student: Callable[..., Any]) -> None:
             seed, step. It changes params and buffer in place.
 
     Raises:
-        AssertionError: with a hint.
-
-    Example:
-        >>> from torch.nn.utils import parameters_to_vector, vector_to_parameters
-        >>> def momentum_step(loss_fn, params, buffer, *, lr, momentum, eps, P, seed, step):
-        ...     found = estimate_gradient(loss_fn, params, P=P, eps=eps, seed=seed, step=step)
-        ...     buffer.mul_(momentum).add_(parameters_to_vector(found))
-        ...     theta = parameters_to_vector(params).detach()
-        ...     vector_to_parameters(theta - lr * buffer, params)
-        >>> check_momentum_step(momentum_step)
-        Correct: equal to zo.ZOSGD with momentum, for 5 steps.
+        NotYet: with a hint.
     """
     settings = {"lr": 0.05, "momentum": 0.8, "eps": 1e-5, "P": 3, "seed": 7}
     model, loss_fn = _small_problem()
     params = list(model.parameters())
     buffer = torch.zeros(sum(p.numel() for p in params), dtype=torch.float64)
     for step in range(5):
-        student(loss_fn, params, buffer, **settings, step=step)
+        ask(student, "momentum_step", loss_fn, params, buffer, **settings, step=step)
     answer = _flat(params)
+    if not bool(answer.isfinite().all()):
+        raise NotYet("momentum_step: the parameters are no longer finite")
     expected = _momentum_run(settings)
-    if torch.allclose(answer, expected, rtol=1e-7, atol=1e-9):
-        print("Correct: equal to zo.ZOSGD with momentum, for 5 steps.")
+    if torch.allclose(answer, expected, rtol=RTOL, atol=1e-7):
+        correct("equal to zo.ZOSGD with momentum, for 5 steps.")
         return
     start = _flat(_small_problem()[0].parameters())
     if torch.equal(answer, start):
-        raise AssertionError(
+        raise NotYet(
             "momentum_step: the parameters did not move. Write theta - lr * buffer back into them "
             "with vector_to_parameters"
         )
@@ -169,10 +149,10 @@ def check_momentum_step(student: Callable[..., Any]) -> None:
         ),
     ]
     for wrong, hint in slips:
-        if torch.allclose(answer, wrong, rtol=1e-7, atol=1e-9):
-            raise AssertionError(f"momentum_step: not yet. {hint}")
+        if torch.allclose(answer, wrong, rtol=RTOL, atol=1e-7):
+            raise NotYet(f"momentum_step: {hint}")
     gap = float((answer - expected).norm() / (expected - start).norm())
-    raise AssertionError(
+    raise NotYet(
         f"momentum_step: after 5 steps the parameters differ from zo.ZOSGD's by {gap:.2g} of the "
         "way traveled. Expected buffer <- momentum * buffer + g_hat, theta <- theta - lr * buffer"
     )
@@ -210,30 +190,3 @@ def _variant(settings: dict[str, Any], *, damp: float = 1.0, one_step: bool = Fa
                 buffer.mul_(settings["momentum"]).add_(g_hat, alpha=damp)
                 theta.sub_(buffer, alpha=settings["lr"])
     return _flat(params)
-
-
-def _number(call: str, answer: Any) -> float:
-    """``answer`` as a float, or an AssertionError that says what it is instead."""
-    if answer is None:
-        raise AssertionError(f"{call}: returned None; does your function end with `return`?")
-    try:
-        return float(answer.detach() if isinstance(answer, Tensor) else answer)
-    except (TypeError, ValueError, RuntimeError):
-        raise AssertionError(
-            f"{call}: returned {type(answer).__name__}, expected one number"
-        ) from None
-
-
-def _accept(
-    call: str, number: float, expected: float, slips: list[tuple[float, str]], *, rtol: float
-) -> None:
-    """Raise AssertionError with a hint unless ``number`` is ``expected`` within ``rtol``."""
-    if math.isclose(number, expected, rel_tol=rtol):
-        return
-    for wrong, hint in slips:
-        if math.isclose(number, wrong, rel_tol=rtol, abs_tol=1e-6 * abs(expected)):
-            raise AssertionError(f"{call}: not yet. {hint}")
-    raise AssertionError(
-        f"{call}: returned {number:.6g}, expected {expected:.6g}; the ratio is "
-        f"{number / expected:.6g}"
-    )

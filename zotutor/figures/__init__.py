@@ -8,44 +8,35 @@ from .beyond import (
     fidelity_per_second,
     momentum_window,
 )
-from .concentration import (
-    bound_and_law,
-    curves,
-    error_against_alignment,
-    error_against_perturbations,
-    kept_inner_products,
-    measures_against_perturbations,
-    one_pair_projected,
-    spectra,
-)
-from .dimension import error_and_cause, error_distributions, stable_steps
-from .dynamics import (
-    agreement,
-    block_and_entries,
-    class_map,
-    digit_row,
-    entries,
-    kernel_blocks,
-    log_prob_changes,
-    power_laws,
-    three_factors,
-)
-from .finetuning import accuracies, projected_gradients, rounded_walks, run_curves
-from .gradients import (
-    accuracy_while_fine_tuning,
+from .dimension_free import error_and_cause, error_distributions, stable_steps
+from .gradients_from_values import (
     drift,
     error_against_eps,
     gradient_and_estimate,
     loss_along_line,
     moments,
-    opinions,
 )
-from .llm_dynamics import (
-    next_token_changes,
-    similarity_maps,
-    similarity_of_pairs,
+from .intro import accuracy_while_fine_tuning, opinions
+from .jl_lemma import curves, kept_inner_products, one_pair_projected
+from .kernel_emerges import block_and_entries, entries, kernel_blocks
+from .kernel_fidelity import (
+    bound_and_law,
+    error_against_alignment,
+    error_against_perturbations,
+    measures_against_perturbations,
+    spectra,
 )
-from .style import explore
+from .learning_dynamics import (
+    agreement,
+    class_map,
+    digit_row,
+    log_prob_changes,
+    power_laws,
+    three_factors,
+)
+from .llm_dynamics import next_token_changes, similarity_maps, similarity_of_pairs
+from .llm_finetuning import accuracies, projected_gradients, rounded_walks, run_curves
+from .sliders import explore
 from .trajectories import (
     breakdown,
     deviation_law,

@@ -8,19 +8,11 @@ from typing import Literal
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
+from .parts import Values, array
 from .style import CYCLE, FO, THEORY, ZO, figure
 
 __all__ = ["next_token_changes", "similarity_maps", "similarity_of_pairs"]
-
-Values = np.ndarray | Tensor | Sequence[float]
-
-
-def _array(values: Values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=float)
 
 
 @figure
@@ -43,7 +35,7 @@ def next_token_changes(
         order: of the step that was taken, which decides the color.
         title: which step.
     """
-    told, seen = [_array(p) for p in predicted], [_array(m) for m in measured]
+    told, seen = [array(p) for p in predicted], [array(m) for m in measured]
     fig, axes = plt.subplots(len(texts), 1, figsize=(7.4, 1.75 * len(texts) + 0.5), squeeze=False)
     top = max(np.abs(values).max() for values in [*told, *seen])
     low = min(0.0, *(values.min() for values in [*told, *seen]))
@@ -76,7 +68,7 @@ def similarity_maps(maps: Mapping[str, Values], names: Sequence[str], *, split: 
     count = len(names)
     fig, axes = plt.subplots(1, len(maps), figsize=(9.6, 3.5), squeeze=False)
     for ax, (title, values) in zip(axes[0], maps.items(), strict=True):
-        cells = _array(values)
+        cells = array(values)
         shown = ax.imshow(cells, vmin=-1.0, vmax=1.0, cmap="RdBu_r", interpolation="nearest")
         for (row, column), value in np.ndenumerate(cells):
             color = "white" if abs(value) > 0.7 else "black"
@@ -109,13 +101,13 @@ def similarity_of_pairs(
         names: of the two kinds.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(7.4, 3.1), sharex=True, squeeze=False)
-    every = np.concatenate([_array(v).ravel() for pair in panels.values() for v in pair])
+    every = np.concatenate([array(v).ravel() for pair in panels.values() for v in pair])
     bins = np.linspace(every.min(), every.max(), 50)
     for ax, (title, pair) in zip(axes[0], panels.items(), strict=True):
         for values, name, color, style in zip(
             pair, names, (CYCLE[2], CYCLE[3]), ("-", "--"), strict=True
         ):
-            cells = _array(values).ravel()
+            cells = array(values).ravel()
             ax.hist(cells, bins, density=True, histtype="stepfilled", color=color, alpha=0.25)
             ax.hist(
                 cells,

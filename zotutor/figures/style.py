@@ -7,7 +7,6 @@ not shown: a notebook shows its cell's last value.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
@@ -31,6 +30,10 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, for anything else."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """One marker for each color of the cycle."""
+DASHES: Any = ("-", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+"""Line styles of what was measured, in order."""
+THEORY_DASHES: Any = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)))
+"""Line styles of formulas, in order."""
 
 STYLE: Any = {
     "figure.figsize": (6.4, 3.8),
@@ -69,53 +72,3 @@ def figure(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
         return drawn
 
     return styled
-
-
-def explore(draw: Callable[..., Figure], **choices: list[Any]) -> Any:
-    """A figure with one slider for each argument, drawn again whenever a slider moves.
-
-    On the static site there is no kernel, and a slider would be dead: there (the build sets the
-    variable ``ZOTUTOR_STATIC``) the figure for the middle choices is returned instead.
-
-    Args:
-        draw: a figure function that takes the arguments by keyword.
-        choices: the values each argument can take, in order.
-
-    Returns:
-        An ``ipywidgets`` widget, or a Figure.
-
-    Raises:
-        ImportError: without ipywidgets, unless ``ZOTUTOR_STATIC`` is set.
-        ValueError: for no choices, or none for one of the arguments.
-    """
-    empty = sorted(name for name, values in choices.items() if not values)
-    if empty or not choices:
-        raise ValueError(
-            f"explore: no values for {', '.join(empty) or 'any argument'}; give a list of at least "
-            "one value for each argument of the figure, as in explore(draw, P=[1, 4, 16])"
-        )
-    if os.environ.get("ZOTUTOR_STATIC"):
-        return draw(**{name: values[len(values) // 2] for name, values in choices.items()})
-    try:
-        import ipywidgets
-        from IPython.display import display
-    except ImportError as error:  # pragma: no cover
-        raise ImportError(
-            'sliders need ipywidgets, which is not installed; run: pip install "zotutor[book]"'
-        ) from error
-    sliders = {
-        name: ipywidgets.SelectionSlider(
-            options=values,
-            value=values[len(values) // 2],
-            description=name,
-            continuous_update=False,
-        )
-        for name, values in choices.items()
-    }
-
-    def show(**values: Any) -> Figure:
-        drawn = draw(**values)
-        display(drawn)  # `interactive` shows what is displayed, not what is returned
-        return drawn
-
-    return ipywidgets.interactive(show, **sliders)

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from torch import Tensor
 
-from .style import CYCLE, FO, MARKERS, THEORY, ZO, figure
+from .parts import Values, array
+from .style import CYCLE, DASHES, FO, MARKERS, THEORY, ZO, figure
 
 __all__ = [
     "expected_change",
@@ -23,20 +23,10 @@ __all__ = [
     "steps_by_width",
 ]
 
-Values = np.ndarray | Tensor | Sequence[float]
-
-_DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-
-
-def _array(values: Values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=float)
-
 
 def _smooth(losses: Values, window: int) -> tuple[np.ndarray, np.ndarray]:
     """The mean over the last ``window`` steps, and the step at which each mean is known."""
-    smooth = np.convolve(_array(losses), np.full(window, 1 / window), mode="valid")
+    smooth = np.convolve(array(losses), np.full(window, 1 / window), mode="valid")
     return np.arange(window, window + len(smooth)), smooth
 
 
@@ -54,15 +44,15 @@ def steps_by_dimension(
         theory: expected ZO-SGD steps on the round bowl, (n,).
     """
     fig, ax = plt.subplots()
-    sizes = _array(d)
-    ax.plot(sizes, _array(theory), color=THEORY, linestyle="--", label=r"$d \ln 10$")
+    sizes = array(d)
+    ax.plot(sizes, array(theory), color=THEORY, linestyle="--", label=r"$d \ln 10$")
     ax.plot(
-        sizes, _array(round_bowl), color=ZO, marker="D", linestyle="none", label="ZO, round bowl"
+        sizes, array(round_bowl), color=ZO, marker="D", linestyle="none", label="ZO, round bowl"
     )
-    ax.plot(sizes, _array(valley), color=ZO, marker="s", label="ZO, valley")
+    ax.plot(sizes, array(valley), color=ZO, marker="s", label="ZO, valley")
     ax.plot(
         sizes,
-        _array(valley_fo),
+        array(valley_fo),
         color=FO,
         marker="o",
         linestyle=(0, (6, 1.5)),
@@ -96,19 +86,19 @@ def expected_change(
         high: upper end.
     """
     fig, ax = plt.subplots()
-    rates = _array(lr)
+    rates = array(lr)
     for name, change in theory.items():
         if name.startswith("FO"):
-            ax.plot(rates, _array(change), color=FO, label=name)
+            ax.plot(rates, array(change), color=FO, label=name)
         else:
-            ax.plot(rates, _array(change), color=THEORY, linestyle="--", linewidth=1.1)
+            ax.plot(rates, array(change), color=THEORY, linestyle="--", linewidth=1.1)
     for i, (name, (where, mean, error)) in enumerate(measured.items()):
         # blue is for first order
         color, marker = CYCLE[1:][i % (len(CYCLE) - 1)], MARKERS[1:][i % (len(MARKERS) - 1)]
         ax.errorbar(
-            _array(where),
-            _array(mean),
-            _array(error),
+            array(where),
+            array(mean),
+            array(error),
             color=color,
             marker=marker,
             linestyle="none",
@@ -148,9 +138,9 @@ def steps_by_width(
         window: losses are averaged over so many steps.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8))
-    sizes = _array(d)
+    sizes = array(d)
     for i, (size, curve, first) in enumerate(zip(sizes, zo_losses, fo_losses, strict=True)):
-        dash = _DASHES[i % len(_DASHES)]
+        dash = DASHES[i % len(DASHES)]
         left.plot(*_smooth(first, window), color=FO, linestyle=dash, linewidth=1.1)
         left.plot(*_smooth(curve, window), color=ZO, linestyle=dash, label=f"ZO, d = {size:,.0f}")
     left.plot([], [], color=FO, linewidth=1.1, label="FO, the same networks")
@@ -160,7 +150,7 @@ def steps_by_width(
     left.set_ylim(bottom=0)
     left.legend(fontsize=9)
 
-    ZO_steps, FO_steps = _array(zo_steps), _array(fo_steps)
+    ZO_steps, FO_steps = array(zo_steps), array(fo_steps)
     right.plot(sizes, ZO_steps, color=ZO, marker="s", label="ZO-SGD, one perturbation")
     right.plot(sizes, FO_steps, color=FO, marker="o", label="FO-SGD")
     right.plot(
@@ -201,7 +191,7 @@ def loss_and_accuracy(
     for name, (steps, share) in accuracy.items():
         color, marker, dash = _look(name)
         right.plot(
-            _array(steps), _array(share), color=color, marker=marker, linestyle=dash, label=name
+            array(steps), array(share), color=color, marker=marker, linestyle=dash, label=name
         )
     right.axhline(goal, color="#666666", linewidth=0.8)
     left.set_ylim(bottom=0)
@@ -229,7 +219,7 @@ def loss_against_eps(eps: Values, losses: Values, *, untrained: float) -> Figure
         untrained: the loss before the first step, marked with a line.
     """
     fig, ax = plt.subplots(figsize=(6.4, 3.2))
-    ax.plot(_array(eps), _array(losses), color=ZO, marker="s", label="after ZO-SGD")
+    ax.plot(array(eps), array(losses), color=ZO, marker="s", label="after ZO-SGD")
     _level(ax, untrained, "before training")
     ax.set_xscale("log")
     ax.set_ylim(bottom=0)
@@ -256,13 +246,13 @@ def loss_after_budget(
         untrained: the loss before the first step, marked with a line.
     """
     fig, ax = plt.subplots()
-    rates = _array(lr_per_P)
+    rates = array(lr_per_P)
     for i, (P, curve) in enumerate(losses.items()):
         color, marker = CYCLE[1:][i % (len(CYCLE) - 1)], MARKERS[1:][i % (len(MARKERS) - 1)]
         ax.plot(
-            rates, _array(curve), color=color, marker=marker, linestyle=_DASHES[i], label=f"P = {P}"
+            rates, array(curve), color=color, marker=marker, linestyle=DASHES[i], label=f"P = {P}"
         )
-        ax.axvline(limits[P], color=color, linestyle=_DASHES[i], linewidth=1.0)
+        ax.axvline(limits[P], color=color, linestyle=DASHES[i], linewidth=1.0)
     _level(ax, untrained, "before training")
     ax.set_xscale("log")
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -287,11 +277,11 @@ def runs_on_quadratic(
         title: what the quadratic is.
     """
     fig, ax = plt.subplots()
-    runs = np.atleast_2d(_array(zo_losses))
+    runs = np.atleast_2d(array(zo_losses))
     for i, run in enumerate(runs):
         ax.plot(run, color=ZO, linewidth=0.8, alpha=0.7, label="ZO-SGD" if i == 0 else None)
-    ax.plot(_array(expected), color=THEORY, linestyle="--", label="ZO-SGD, expected")
-    ax.plot(_array(fo_losses), color=FO, linestyle=(0, (6, 1.5)), label="FO, gradient descent")
+    ax.plot(array(expected), color=THEORY, linestyle="--", label="ZO-SGD, expected")
+    ax.plot(array(fo_losses), color=FO, linestyle=(0, (6, 1.5)), label="FO, gradient descent")
     ax.set_yscale("log")
     ax.set_ylim(1e-3, 1.5)
     ax.set_xlabel("step")

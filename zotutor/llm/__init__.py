@@ -3,14 +3,22 @@
 Needs the extra ``llm``: pip install "zotutor[llm]".
 """
 
+import sys
+
 from .dynamics import Positions, step_fidelity
-from .files import RunError
 from .finetune import Run, evaluate, finetune
-from .ledger import LedgerError, RunStoppedError
-from .lm import Rows, encode, load, word_ids
-from .parallel import Ranks, RanksError
-from .replay import Replay, replay, weights_hash
+from .lm import load
+from .prompts import encode, word_ids
+from .rows import Rows
+from .runs import ledger
+from .runs.disk import RunError, RunStoppedError
+from .runs.ledger import LedgerError
+from .runs.ranks import Ranks, RanksError
+from .runs.replay import Replay, replay
+from .runs.weights import weights_hash
 from .tasks import Accuracy, Example, Task, task
+
+sys.modules[f"{__name__}.ledger"] = ledger  # its place in version 0.1, until 0.3
 
 __all__ = [
     "Accuracy",
@@ -28,6 +36,7 @@ __all__ = [
     "encode",
     "evaluate",
     "finetune",
+    "ledger",
     "load",
     "replay",
     "step_fidelity",

@@ -19,9 +19,9 @@ from zotutor.checks import check_batch, check_integer, check_labels, trainable
 from zotutor.concentration import pair_terms
 from zotutor.directions import Directions, check_draw
 from zotutor.dynamics import change_of_log_probs, cross_entropy_gradient, random_projection
-from zotutor.jacobians import logits_of, named_trainable, vjp
+from zotutor.jacobians import as_logits, logits_of, named_trainable, vjp
 
-from .lm import Rows
+from .rows import Layout, Rows
 
 
 class Positions(Rows):
@@ -33,8 +33,8 @@ class Positions(Rows):
 
     Args:
         model: a causal language model of transformers, in eval mode.
-        tokens: token ids (N, T), padded on either side, as :func:`~zotutor.llm.encode` returns.
-        pad: id of the padding token.
+        tokens: token ids (N, T), -1 for none, as :func:`~zotutor.llm.encode` returns.
+        pad: deprecated; masks places that hold this id as well.
 
     Raises:
         ValueError: if ``tokens`` is not (N, T), or one of its rows has less than two tokens.
@@ -43,7 +43,7 @@ class Positions(Rows):
         >>> from zotutor.llm import encode, load
         >>> model, tokenizer = load("tiny")
         >>> tokens = encode(tokenizer, ["The plot was dull.", "The film was very dull."])
-        >>> rows = Positions(model, tokens, pad=tokenizer.pad_token_id)
+        >>> rows = Positions(model, tokens)
         >>> places, targets = rows.places(0)
         >>> tokenizer.decode(targets)
         'the plot was dull.'
@@ -53,9 +53,9 @@ class Positions(Rows):
 
     tokens: Tensor
 
-    def __init__(self, model: nn.Module, tokens: Tensor, *, pad: int) -> None:
-        super().__init__(model, pad=pad)
-        if tokens.dim() != 2 or bool(((tokens != pad).sum(1) < 2).any()):
+    def __init__(self, model: nn.Module, tokens: Tensor, *, pad: int | None = None) -> None:
+        super().__init__(model, layout=Layout("right"), pad=pad)
+        if tokens.dim() != 2 or bool((self.real(tokens).sum(1) < 2).any()):
             raise ValueError(
                 f"tokens: given shape {tuple(tokens.shape)}, expected (N, T) with at least two "
                 "tokens in each row, one to read and one to predict"
@@ -74,7 +74,7 @@ class Positions(Rows):
         for text in texts:
             check_integer("texts", text, low=0, high=len(self.tokens))
         wanted = torch.tensor(texts or range(len(self.tokens)), device=self.tokens.device)
-        read = self.tokens[wanted] != self.pad
+        read = self.real(self.tokens[wanted])
         row, position = (read[:, :-1] & read[:, 1:]).nonzero(as_tuple=True)
         places = torch.stack([wanted[row], position], dim=1)
         return places, self.tokens[places[:, 0], places[:, 1] + 1]
@@ -82,8 +82,13 @@ class Positions(Rows):
     def forward(self, places: Tensor) -> Tensor:
         """Places (M, 2) to logits (M, V) of the token that follows each."""
         texts, row = places[:, 0].unique(return_inverse=True)
-        logits: Tensor = self.model(**self.inputs(self.tokens[texts])).logits  # (texts, T, V)
-        return logits[row, places[:, 1]]
+        tokens = self.tokens[texts]
+        # on the right, where no token before it sees it, padding changes no place's logits
+        logits = as_logits(self.model(**self.inputs(*self.aligned(tokens, "right"))))
+        position = self.real(tokens).long().cumsum(1)[row, places[:, 1]] - 1
+        position = position + logits.shape[1] - tokens.shape[1]  # after an adapter's virtual tokens
+        found: Tensor = logits[row, position]  # (texts, T, V) -> (M, V)
+        return found
 
 
 class StepFidelity(NamedTuple):

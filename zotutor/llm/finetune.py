@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,15 +18,18 @@ from torch import nn
 
 from zotutor.checks import check_integer, check_real
 from zotutor.directions import Directions
+from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
-from .files import examples_hash
-from .ledger import Step
-from .lm import Rows, encode, word_ids
-from .parallel import Ranks
-from .replay import header_of
-from .runs import Folder, Memory, uninterrupted
+from .lm import Kind
+from .rows import Prepared, coarsest, prepare
+from .runs.files import examples_hash
+from .runs.folder import Folder, Memory
+from .runs.interrupts import uninterrupted
+from .runs.ledger import Step
+from .runs.ranks import Ranks
+from .runs.replay import header_of
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task, accuracy
 
@@ -43,6 +48,8 @@ class Run(NamedTuple):
     """Of this call, with its evaluations and the steps it replayed."""
     tokens: int
     """Of the steps measured in this call: 0 if the run was finished before."""
+    about: str = ""
+    """As what the model was scored, and how its batches were padded."""
 
     def plot(self) -> Any:
         """The curves of loss and accuracy, a figure of Matplotlib."""
@@ -50,20 +57,9 @@ class Run(NamedTuple):
 
 
 def curves(losses: list[float], evaluations: list[tuple[int, Accuracy]]) -> Any:
-    """The figure of a run; Matplotlib is imported where it is asked for."""
+    """The figure of a run; Matplotlib is imported only here."""
     figures: Any = import_module("zotutor.figures")
     return figures.run_curves(losses, evaluations)
-
-
-def rows(model: nn.Module, tokenizer: Any, words: Sequence[str]) -> Rows:
-    """The model as one row of logits an input: over label words, or a classifier's classes."""
-    if not hasattr(model.config, "num_labels") or _is_causal(model):
-        return Rows(model, pad=tokenizer.pad_token_id, words=word_ids(tokenizer, words))
-    return Rows(model, pad=tokenizer.pad_token_id)
-
-
-def _is_causal(model: nn.Module) -> bool:
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def evaluate(
@@ -74,6 +70,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     length: int | None = None,
+    kind: Kind | None = None,
     ranks: Ranks | None = None,
 ) -> Accuracy:
     """The share of examples whose own label word has the largest logit, with its interval.
@@ -84,30 +81,55 @@ def evaluate(
         examples: prompts with labels; sorted by length, so that batches need little padding.
         words: label words, in the order of the labels.
         batch_size: prompts at a time.
-        length: cut prompts to so many tokens.
-        ranks: the processes that share the prompts, each of which must ask for the same.
+        length: truncate prompts to this many tokens.
+        kind: "causal" or "classifier"; by default a model that returns logits for every token is
+            causal, and one that returns a row for each prompt is a classifier.
+        ranks: the processes that share the prompts; each must evaluate the same.
 
     Raises:
-        ValueError: for no examples, or one that is longer than the model reads.
+        ValueError: for no examples, one that is longer than the model reads, or a label without a
+            word; for a model whose rows depend on the other prompts in a batch.
     """
-    if not examples:
-        raise ValueError("examples: given none, expected at least one")
-    scored, device = rows(model, tokenizer, words), next(model.parameters()).device
-    ordered = sorted(examples, key=lambda example: len(example.text))
-    ranks = ranks or Ranks()
+    batch_size, ranks = check_integer("batch_size", batch_size, low=1), ranks or Ranks()
 
-    @torch.no_grad()
-    def right() -> int:
-        found = 0
-        for start in range(0, len(ordered), batch_size)[ranks.rank :: ranks.count]:
-            part = ordered[start : start + batch_size]
-            tokens = encode(tokenizer, [e.text for e in part], length=length).to(device)
-            check_width(model, tokens.shape[1])
-            guesses = scored(tokens).argmax(-1).tolist()
-            found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
-        return found
+    def right(rank: int, count: int) -> int:
+        _check_labels(examples, words)
+        texts = _texts(examples)
+        prepared = prepare(model, tokenizer, words, texts, length=length, kind=kind)
+        return _right(prepared, examples, slice(rank, None, count), batch_size=batch_size)
 
-    return accuracy(ranks.total(right), len(ordered))
+    return _shared(right, len(examples), ranks)
+
+
+def _shared(right: Callable[[int, int], int], count: int, ranks: Ranks) -> Accuracy:
+    """The accuracy from the right answers of all ranks; what stops one of them stops all."""
+    return accuracy(ranks.total(lambda: right(ranks.rank, ranks.count)), count)
+
+
+@torch.no_grad()
+def _right(
+    prepared: Prepared, examples: Sequence[Example], batches: slice, *, batch_size: int = 64
+) -> int:
+    """The number of right answers in some of the batches."""
+    ordered, found = sorted(examples, key=lambda example: len(example.text)), 0
+    for start in range(0, len(ordered), batch_size)[batches]:
+        part = ordered[start : start + batch_size]
+        guesses = prepared.rows(prepared.prompts.batch(_texts(part))).argmax(-1).tolist()
+        found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
+    return found
+
+
+def _texts(examples: Sequence[Example]) -> list[str]:
+    return [example.text for example in examples]
+
+
+def _check_labels(examples: Sequence[Example], words: Sequence[str]) -> None:
+    labels = [example.label for example in examples]
+    if not all(0 <= label < len(words) for label in labels):
+        raise ValueError(
+            f"task: given labels {min(labels)} to {max(labels)}, expected 0 to {len(words) - 1}, "
+            "one for each label word; renumber them"
+        )
 
 
 def finetune(
@@ -126,25 +148,27 @@ def finetune(
     method: Method = "zo",
     batch_size: int = 16,
     length: int | None = None,
+    kind: Kind | None = None,
     evaluate_every: int | None = None,
     dev: int | None = None,
     seed: int = 0,
     output: str | Path | None = None,
     save: bool = False,
-    seal_every: int = 100,
+    hash_every: int = 100,
     ranks: Ranks | None = None,
     progress: bool = True,
+    seal_every: int | None = None,
 ) -> Run:
     """Fine-tune a language model on a prompted task, by default from forward passes only.
 
-    The loss of a batch is the cross-entropy over the label words' logits behind the prompt, as in
+    The loss of a batch is the cross-entropy over the label words' logits after the prompt, as in
     MeZO. Batches are drawn with replacement by ``seed``. With LowRank directions both signs and all
     P perturbations of a step share one batched forward.
 
-    With ``output`` the run is written to a folder while it goes on: the numbers of each step before
-    the step is taken. Interrupted, killed or out of disk space, it is taken up again by the same
-    call, from the base model, and ends in the same bits as if nothing had happened. Of a finished
-    run the same call tunes the model again from the ledger (:func:`~zotutor.llm.replay`).
+    With ``output`` the run is written to a folder as it proceeds: the numbers of each step before
+    the step is taken. Interrupted, killed or out of disk space, it is resumed by the same call,
+    from the base model, and ends in the same bits as if nothing had happened. For a finished run
+    the same call restores the tuned model from the ledger (:func:`~zotutor.llm.replay`).
 
     Args:
         model: a causal language model or classifier, in eval mode; trained in place.
@@ -153,206 +177,250 @@ def finetune(
         steps: how many, at least 1.
         lr: learning rate.
         schedule: "constant", or "linear" for lr (1 - step / steps).
-        P: number of perturbations a step (method "zo").
-        eps: finite-difference step; None for the default of the dtype.
+        P: number of perturbations per step (method "zo").
+        eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, by the
+            coarsest dtype that the loss goes through: frozen weights and autocast count.
         directions: family of u; Rademacher by default.
         momentum: as in :class:`~zotutor.ZOSGD` and ``torch.optim.SGD``.
         weight_decay: as in :class:`~zotutor.ZOSGD` and torch's optimizers.
-        method: "zo" for :class:`~zotutor.ZOSGD`; "sgd" or "adamw" for first order beside it.
-        batch_size: prompts a step.
-        length: cut prompts to so many tokens.
+        method: "zo" for :class:`~zotutor.ZOSGD`; "sgd" or "adamw" for backpropagation.
+        batch_size: prompts per step.
+        length: truncate prompts to this many tokens.
+        kind: "causal" or "classifier" to overrule what the model's output says, see
+            :func:`~zotutor.llm.evaluate`.
         evaluate_every: steps between evaluations on dev; None for the start and the end only.
         dev: how many dev examples to evaluate on; None for all.
         seed: of directions and batches.
         output: folder for the run's ledger, configuration and metrics; None to keep nothing.
         save: write the tuned weights to that folder, too, for ``from_pretrained``.
-        seal_every: steps between two hashes of the weights in the ledger.
+        hash_every: steps between two hashes of the weights in the ledger.
         ranks: the processes that share the run, :meth:`~zotutor.llm.Ranks.join`; None for one.
-        progress: show a bar with loss, accuracy, tokens a second and the time left.
+        seal_every: deprecated name of ``hash_every``.
+        progress: show a bar with loss, accuracy, tokens per second and the time left.
 
     Returns:
-        The zero-shot accuracy beside the final one, losses, evaluations, seconds and tokens seen.
+        The zero-shot accuracy and the final one, losses, evaluations, seconds, tokens seen, and as
+        what the model was scored.
 
     Raises:
-        TypeError, ValueError: for arguments out of range, a folder that holds something else or is
-            written to by another process, a ledger that is damaged. Nothing was changed then.
+        TypeError, ValueError: for arguments out of range; a model whose rows depend on the other
+            prompts in a batch; a folder that holds something else or is written to by another
+            process; a ledger that is damaged. Nothing was changed then.
         NonFiniteLossError: if a loss is NaN or infinite; the weights are those of the last good
             step, and the message names the step and what to try.
         KeyboardInterrupt: if interrupted; the weights are those of the last whole step.
-        RunStoppedError: if ``output`` could not be written to any more, or a rank was lost.
+        RunStoppedError: if ``output`` can no longer be written to, or a rank was lost.
 
     References:
         Malladi et al. (2023), MeZO.
     """
-    steps, batch_size, seal_every = (
-        check_integer(name, count, low=1)
-        for name, count in (
-            ("steps", steps),
-            ("batch_size", batch_size),
-            ("seal_every", seal_every),
-        )
+    if seal_every is not None:
+        warnings.warn("seal_every: renamed to hash_every", DeprecationWarning, stacklevel=2)
+        hash_every = seal_every
+    options = Options.checked(
+        steps=steps,
+        lr=lr,
+        schedule=schedule,
+        batch_size=batch_size,
+        length=length,
+        evaluate_every=evaluate_every,
+        dev=dev,
+        hash_every=hash_every,
+        seed=seed,
     )
-    length, evaluate_every, dev = (
-        None if value is None else check_integer(name, value, low=1)
-        for name, value in (("length", length), ("evaluate_every", evaluate_every), ("dev", dev))
+    _check_method(method, model, output=output, save=save)
+    evaluated = task.dev[: options.dev]
+    _check_examples(task.train, evaluated, task.words)
+    texts = _texts([*task.train, *evaluated])
+    prepared = prepare(model, tokenizer, task.words, texts, length=options.length, kind=kind)
+    prepared.prompts.ids(_texts(evaluated))  # refuses those that are too long, before any work
+    train = prepared.prompts.ids(_texts(task.train))
+    rates = {"lr": options.lr, "momentum": momentum, "weight_decay": weight_decay}
+    stepper: Stepper = (
+        FirstOrder(prepared.rows, method, **rates)
+        if method != "zo"
+        else _zeroth_order(prepared, rates, P=P, eps=eps, directions=directions, seed=options.seed)
     )
-    lr, seed = check_real("lr", lr, low=0.0), check_integer("seed", seed, low=0, high=1 << 64)
-    for name, choice, choices in (("method", method, Method), ("schedule", schedule, Schedule)):
-        if choice not in get_args(choices):
-            expected = ", ".join(get_args(choices))
-            raise ValueError(f"{name}: given {choice!r}, expected one of {expected}")
+    ranks = ranks or Ranks()
+    ranks.check(stepper, options.batch_size)
+    labels = [example.label for example in task.train]
+    batches = Batches(train, labels, size=options.batch_size, seed=options.seed)
+    session = _Session(prepared, evaluated, batches, stepper, options, ranks)
+    folder = session.folder(task, output)
+    begun = time.perf_counter()
+    with folder, _bar(options.steps, progress and ranks.rank == 0) as bar:
+        losses = session.run(folder, bar)
+        evaluations = sorted(folder.evaluations.items())
+        folder.finish(model, tokenizer, save=save)
+    seconds = time.perf_counter() - begun
+    first, last = evaluations[0][1], evaluations[-1][1]
+    return Run(first, last, losses, evaluations, seconds, session.tokens, prepared.about)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What fixes a run besides its model, task and optimizer; see :func:`finetune`."""
+
+    steps: int
+    lr: float
+    schedule: Schedule
+    batch_size: int
+    length: int | None
+    evaluate_every: int | None
+    dev: int | None
+    hash_every: int
+    seed: int
+
+    @classmethod
+    def checked(cls, *, lr: float, schedule: Schedule, seed: int, **counts: Any) -> Options:
+        """Options in their ranges.
+
+        Raises:
+            TypeError, ValueError: for those that are not.
+        """
+        optional = {"length", "evaluate_every", "dev"}
+        for name, count in counts.items():
+            if count is not None or name not in optional:
+                counts[name] = check_integer(name, count, low=1)
+        if schedule not in get_args(Schedule):
+            expected = ", ".join(get_args(Schedule))
+            raise ValueError(f"schedule: given {schedule!r}, expected one of {expected}")
+        lr = check_real("lr", lr, low=0.0)
+        seed = check_integer("seed", seed, low=0, high=1 << 64)
+        return cls(lr=lr, schedule=schedule, seed=seed, **counts)
+
+    def rate(self, number: int) -> float:
+        """The learning rate of a step."""
+        return self.lr * (1 - number / self.steps) if self.schedule == "linear" else self.lr
+
+
+def _zeroth_order(
+    prepared: Prepared,
+    rates: dict[str, float],
+    *,
+    P: int,
+    eps: float | None,
+    directions: Directions | None,
+    seed: int,
+) -> ZerothOrder:
+    if eps is None:  # ZOSGD sees trainable parameters, of a loss that may be coarser than they are
+        eps = default_eps(coarsest(prepared.rows.model, prepared.dtype))
+    parameters = prepared.rows.parameters()
+    optimizer = ZOSGD(parameters, eps=eps, P=P, directions=directions, seed=seed, **rates)
+    return ZerothOrder(prepared.rows, optimizer)
+
+
+def _check_examples(train: Sequence[Example], dev: Sequence[Example], words: Sequence[str]) -> None:
+    for name, part in (("train", train), ("dev", dev)):
+        if not part or not all(text.strip() for text in _texts(part)):
+            raise ValueError(
+                f"task: its {name} has no example or an empty prompt; give some, with words"
+            )
+        _check_labels(part, words)
+
+
+def _check_method(method: str, model: nn.Module, *, output: str | Path | None, save: bool) -> None:
+    if method not in get_args(Method):
+        expected = ", ".join(get_args(Method))
+        raise ValueError(f"method: given {method!r}, expected one of {expected}")
     if output is None and save:
         raise ValueError("save: given without output, the folder to save to; give that as well")
     if output is not None and method != "zo":
         raise ValueError(
-            f"output: given with method {method!r}, whose steps are not made of a few numbers that "
-            "a ledger could hold; leave it out, and save the model yourself"
+            f"output: given with method {method!r}, whose steps do not consist of a few numbers "
+            "that a ledger could hold; leave it out, and save the model yourself"
         )
     if method == "zo" and model.training:
         raise ValueError(
             "model: given in training mode, whose dropout makes losses that cannot be compared; "
             "call model.eval() first"
         )
-    scored, device = rows(model, tokenizer, task.words), next(model.parameters()).device
-    batches, others = (
-        Batches(tokenizer, part, size=batch_size, length=length, seed=seed)
-        for part in (task.train, task.dev[:dev])
-    )
-    for part in (batches, others):
-        check_width(model, part.longest)
-        _check_ids(model, [*part.ids, [tokenizer.pad_token_id]])
-        _check_labels(model, scored, part.labels)
-    stepper = _stepper(
-        scored,
-        method,
-        lr=lr,
-        P=P,
-        eps=eps,
-        directions=directions,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        seed=seed,
-    )
-    ranks = ranks or Ranks()
-    ranks.check(stepper, batch_size)
-    folder = Memory()
-    if isinstance(stepper, ZerothOrder) and (output is not None or ranks.count > 1):
-        options = {
-            "task": task.name,
-            "examples": examples_hash(task),
-            "steps": steps,
-            "lr": lr,
-            "schedule": schedule,
-            "batch_size": batch_size,
-            "length": length,
-            "evaluate_every": evaluate_every,
-            "dev": dev,
-            "seal_every": seal_every,
-        }
-        header, about = header_of(model, stepper.optimizer), _about(device)
+
+
+class _Session:
+    """The steps of one call of :func:`finetune`: replayed from a folder, then measured."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        evaluated: Sequence[Example],
+        batches: Batches,
+        stepper: Stepper,
+        options: Options,
+        ranks: Ranks,
+    ) -> None:
+        self.prepared, self.evaluated, self.batches = prepared, evaluated, batches
+        self.stepper, self.options, self.ranks = stepper, options, ranks
+        self.model = prepared.rows.model
+        self.device = next(self.model.parameters()).device
+        self.tokens, self.measuring = 0, 0.0
+
+    def folder(self, task: Task, output: str | Path | None) -> Memory:
+        """Where the run is written: the output folder, or memory."""
+        if not isinstance(self.stepper, ZerothOrder) or (output is None and self.ranks.count == 1):
+            return Memory()
+        fixed = {"task": task.name, "examples": examples_hash(task), **vars(self.options)}
+        del fixed["seed"]  # is in the header
+        fixed["seal_every"] = fixed.pop("hash_every")  # its name in version 0.1, whose runs resume
+        optimizer = self.stepper.optimizer
+        header, about = header_of(self.model, optimizer), _about(self.device)
 
         def opened() -> Memory:
-            return Memory() if output is None else Folder(output, header, options, about)
+            return Memory() if output is None else Folder(output, header, fixed, about)
 
-        folder = ranks.begin(opened, header | options, stepper.optimizer)
-    begun, measuring, seen, losses = time.perf_counter(), 0.0, 0, list[float]()
-    with folder, _bar(steps, progress and ranks.rank == 0) as bar:
+        return self.ranks.begin(opened, header | fixed, optimizer)
+
+    def run(self, folder: Memory, bar: Any) -> list[float]:
+        """All steps, and the evaluations between them; their losses."""
+        losses, steps, every = [], self.options.steps, self.options.evaluate_every
         for number in range(steps + 1):
-            due = number in (0, steps) or (evaluate_every and number % evaluate_every == 0)
+            due = number in (0, steps) or (every is not None and number % every == 0)
             if due and number not in folder.evaluations:
-                found = evaluate(
-                    model, tokenizer, task.dev[:dev], task.words, length=length, ranks=ranks
-                )
+                found = _shared(self._right, len(self.evaluated), self.ranks)
                 folder.evaluated(number, found)
             if number == steps:
                 break
-            if number < len(folder.past):
-                step = folder.past[number]
-                with uninterrupted():
-                    stepper.take(step)
-            else:
-                since = time.perf_counter()
-                tokens, labels = batches(number)
-                rate = lr * (1 - number / steps) if schedule == "linear" else lr
-                with _noted(number, steps, rate):
-                    measured = ranks.measure(stepper, tokens.to(device), labels.to(device))
-                    step = Step(number, seed, measured.loss, rate, measured.coefficients)
-                    with uninterrupted():
-                        folder.write(step)
-                        stepper.take(step)
-                seen += tokens.numel()
-                measuring += time.perf_counter() - since
-            seal = (number + 1) % seal_every == 0 or number + 1 == steps
-            compare = seal if number >= len(folder.past) else number + 1 == len(folder.past)
-            agreed = ranks.agreed_hash(model, number + 1) if compare and ranks.count > 1 else None
-            folder.taken(step, model, seal=seal, sha256=agreed)
+            step = self._step(number, folder)
             losses.append(step.loss)
             latest = folder.evaluations[max(folder.evaluations)]
-            speed = f", {seen / measuring:.0f} tokens/s" if seen else ""
+            speed = f", {self.tokens / self.measuring:.0f} tokens/s" if self.tokens else ""
             bar.set_postfix_str(f"loss {step.loss:.3f}, accuracy {latest}{speed}", refresh=False)
             bar.update()
-        evaluations = sorted(folder.evaluations.items())
-        folder.finish(model, tokenizer, save=save)
-    seconds = time.perf_counter() - begun
-    return Run(evaluations[0][1], evaluations[-1][1], losses, evaluations, seconds, seen)
+        return losses
 
+    def _right(self, rank: int, count: int) -> int:
+        return _right(self.prepared, self.evaluated, slice(rank, None, count))
 
-def _stepper(
-    scored: Rows,
-    method: str,
-    *,
-    lr: float,
-    P: int,
-    eps: float | None,
-    directions: Directions | None,
-    momentum: float,
-    weight_decay: float,
-    seed: int,
-) -> Stepper:
-    if method != "zo":
-        return FirstOrder(scored, method, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    optimizer = ZOSGD(
-        scored.parameters(),
-        lr,
-        eps=eps,
-        P=P,
-        directions=directions,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        seed=seed,
-    )
-    return ZerothOrder(scored, optimizer)
+    def _step(self, number: int, folder: Memory) -> Step:
+        """Take step ``number`` from the folder, or measure it, write it down and take it."""
+        past = number < len(folder.past)
+        if past:
+            step = folder.past[number]
+            with uninterrupted():
+                self.stepper.take(step.coefficients, lr=step.lr)
+        else:
+            step = self._measured(number, folder)
+        due = (number + 1) % self.options.hash_every == 0 or number + 1 == self.options.steps
+        compare = number + 1 == len(folder.past) if past else due
+        shared = compare and self.ranks.count > 1
+        agreed = self.ranks.agreed_hash(self.model, number + 1) if shared else None
+        folder.taken(step, self.model, hash_due=due, sha256=agreed)
+        return step
 
-
-def _check_ids(model: Any, ids: list[list[int]]) -> None:
-    rows, most = model.get_input_embeddings().weight.shape[0], max(map(max, filter(None, ids)))
-    if most >= rows:
-        raise ValueError(
-            f"tokenizer: its ids go up to {most}, and this model has embeddings for 0 to "
-            f"{rows - 1}; give the tokenizer that belongs to the model"
-        )
-
-
-def _check_labels(model: Any, scored: Rows, labels: list[int]) -> None:
-    classes = model.config.num_labels if scored.words is None else len(scored.words)
-    if not all(0 <= label < classes for label in labels):
-        raise ValueError(
-            f"task: given labels {min(labels)} to {max(labels)}, expected 0 to {classes - 1}: "
-            "one for each label word, or class of the classifier; renumber them"
-        )
-
-
-def check_width(model: nn.Module, width: int) -> None:
-    """Refuse prompts of more tokens than the model reads.
-
-    Raises:
-        ValueError: naming both lengths.
-    """
-    most = getattr(model.config, "max_position_embeddings", None)
-    if most is not None and width > most:
-        raise ValueError(
-            f"length: a prompt has {width} tokens, and this model reads {most}; give length={most}"
-        )
+    def _measured(self, number: int, folder: Memory) -> Step:
+        since = time.perf_counter()
+        tokens, labels = self.batches(number)
+        rate = self.options.rate(number)
+        with _noted(number, self.options.steps, rate):
+            on_device = tokens.to(self.device), labels.to(self.device)
+            found = self.ranks.measure(self.stepper, *on_device)
+            step = Step(number, self.options.seed, found.loss, rate, found.coefficients)
+            with uninterrupted():
+                folder.write(step)
+                self.stepper.take(step.coefficients, lr=rate)
+        self.tokens += tokens.numel()
+        self.measuring += time.perf_counter() - since
+        return step
 
 
 @contextmanager

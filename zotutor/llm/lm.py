@@ -1,16 +1,15 @@
-"""Language models as this book uses them: loaded without pickles, and asked for rows of logits."""
+"""Loading language models and their tokenizers, without pickles and without code of theirs."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zotutor.checks import check_integer
 
@@ -58,7 +57,7 @@ def load(
         dtype: float32, bfloat16 or float16.
         device: where to put the model.
         kind: "causal" for a causal language model; "classifier" for an encoder with a sequence
-            classification head, made anew from ``seed`` if the weights have none.
+            classification head, initialized from ``seed`` if the weights have none.
         labels: number of classes of a classifier.
         revision: commit hash, which pins what is downloaded from the hub; required for a hub name.
             Of "facebook/opt-125m" itself and other older models only a commit of the pull request
@@ -66,14 +65,14 @@ def load(
         seed: of a new classification head.
 
     Returns:
-        The model, in eval mode, and its tokenizer, which pads and cuts on the left for a causal
-        model, since a prompt ends in its question.
+        The model, in eval mode, and its tokenizer, which pads and truncates on the left for a
+        causal model, since a prompt ends in its question.
 
     Raises:
         ImportError: without transformers.
         FileNotFoundError: for a folder without config.json, safetensors or a tokenizer.
-        ValueError: for a hub name without revision, an unknown kind, or weights that are damaged or
-            do not fit.
+        ValueError: for a hub name without revision; an unknown kind; an encoder-decoder as a causal
+            model; weights that are damaged or do not fit.
         OSError: if the hub cannot be reached and the model is not in its cache, or the revision
             holds no safetensors.
 
@@ -87,8 +86,11 @@ def load(
         raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier'")
     check_integer("seed", seed, low=0, high=1 << 64)
     source, options = _source(name_or_folder, revision, dtype)
-    tokenizer = library.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    common = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **options}
+    options["trust_remote_code"] = False
+    if kind == "causal":
+        _check_decoder(source, library.AutoConfig.from_pretrained(source, **options))
+    tokenizer = library.AutoTokenizer.from_pretrained(source, **options)
+    common = {_dtype_argument(library): dtype, "use_safetensors": True, **options}
     local = options.get("local_files_only", False)
     with _readable(f"{source}: as a {kind} model", kind), quiet(library, local=local):
         if kind == "causal":
@@ -100,18 +102,30 @@ def load(
                 model = library.AutoModelForSequenceClassification.from_pretrained(
                     source, num_labels=labels, **common
                 )
-    if tokenizer.pad_token is None:
+    if tokenizer.pad_token is None:  # for callers that pad by it; encode does not
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise ValueError(
-            f"{source}: its tokenizer names no padding token and no end of text; set "
-            "tokenizer.pad_token to one of its tokens, and save it again"
-        )
+    if kind == "classifier" and model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token
     return model.to(device).eval(), tokenizer
 
 
-def no_memory(error: BaseException) -> bool:
-    """Whether an error says that there was no memory, of the device or of the machine."""
+def _dtype_argument(library: Any) -> str:
+    """``dtype``, which transformers before 4.56 calls ``torch_dtype``."""
+    version = tuple(int(part) for part in library.__version__.split(".")[:2])
+    return "dtype" if version >= (4, 56) else "torch_dtype"
+
+
+def _check_decoder(source: str, config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{source}: is an encoder-decoder ({config.model_type}), whose decoder does not "
+            'continue a prompt; take a causal language model, or load it with kind="classifier" '
+            "(--kind classifier)"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has too little memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
@@ -125,7 +139,7 @@ def _readable(what: str, kind: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
-        if no_memory(error):
+        if is_out_of_memory(error):
             raise
         advice = ", or give as many labels as its head has" if kind == "classifier" else ""
         raise ValueError(
@@ -136,7 +150,7 @@ def _readable(what: str, kind: str) -> Iterator[None]:
 
 @contextmanager
 def quiet(library: Any, *, local: bool) -> Iterator[None]:
-    """Without the word that a head is new, which is asked for; local files without a bar either."""
+    """Silence the warning that a head is new, and progress bars of local files."""
     logging = library.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -198,84 +212,3 @@ def _gguf(path: Path) -> Path | None:
             "path of one"
         )
     return found[0] if found else None
-
-
-class Rows(nn.Module):
-    """A language model that returns one row of logits an input, as kernels and dynamics want.
-
-    For a causal model the row is the next-token logits at the last position, restricted to
-    ``words`` if they are given: then the loss over label words is a cross-entropy with
-    V = len(words). Without ``words`` V is the vocabulary. For a classifier it is its logits.
-
-    Args:
-        model: a causal language model or sequence classifier of transformers.
-        pad: id of the padding token; positions that hold it are masked.
-        words: token ids of the label words, or None for the whole vocabulary.
-
-    The input is a tensor of token ids (N, T), padded on the left for a causal model.
-    """
-
-    def __init__(self, model: nn.Module, *, pad: int, words: Sequence[int] | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.pad = pad
-        self.words = None if words is None else list(words)
-        accepted = inspect.signature(model.forward).parameters
-        self._last_only = "logits_to_keep" in accepted
-        self._positions = "position_ids" in accepted and self._last_only
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (N, T) to logits (N, V)."""
-        last = {"logits_to_keep": 1} if self._last_only else {}
-        logits: Tensor = self.model(**self.inputs(tokens), **last).logits
-        if logits.dim() == 3:
-            logits = logits[:, -1]  # (N, T or 1, V) -> (N, V)
-        return logits if self.words is None else logits[:, self.words]
-
-    def inputs(self, tokens: Tensor) -> dict[str, Any]:
-        """What the model is called with for token ids (N, T): mask and positions beside them."""
-        mask = (tokens != self.pad).long()
-        found: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
-        if self._last_only:
-            found["use_cache"] = False
-        if self._positions:
-            found["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
-        return found
-
-
-def truncation(length: int | None) -> dict[str, Any]:
-    """What a tokenizer is told, to cut texts to ``length`` tokens; nothing for None."""
-    return {} if length is None else {"truncation": True, "max_length": length}
-
-
-def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -> Tensor:
-    """Texts as token ids (N, T), padded to the longest, cut to ``length`` tokens if it is given.
-
-    Raises:
-        ValueError: for no text, or an empty one.
-    """
-    if not texts or any(not text.strip() for text in texts):
-        raise ValueError("texts: given none or an empty one, expected at least one with words")
-    cut = truncation(length)
-    ids: Tensor = tokenizer(list(texts), padding=True, return_tensors="pt", **cut)["input_ids"]
-    return ids
-
-
-def word_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
-    """The token that stands for each label word behind a prompt.
-
-    Raises:
-        ValueError: if a word is more than one token, or unknown, or two share one.
-    """
-    found = []
-    for word in words:
-        ids = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            raise ValueError(
-                f"words: {word!r} is {len(ids)} tokens or unknown to this tokenizer, expected one "
-                "token; choose another label word"
-            )
-        found.append(int(ids[0]))
-    if len(set(found)) != len(found):
-        raise ValueError(f"words: given {list(words)}, two of which are one token; choose others")
-    return found

@@ -15,61 +15,33 @@ from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 from zotutor.streams import Stream, uniforms
 
-from .ledger import Step
-from .lm import Rows, truncation
-from .replay import take
-from .tasks import Example
+from .prompts import padded
+from .rows import Rows
 
 
 class Batches:
     """The batch of each step, drawn with replacement: a function of (seed, step) alone.
 
     Args:
-        tokenizer: whose padding token and side fill up short prompts.
-        examples: to draw from; tokenized once.
-        size: prompts in a batch.
-        length: cut prompts to so many tokens.
+        ids: token ids of the prompts to draw from.
+        labels: theirs.
+        size: prompts per batch.
         seed: of the draw.
-
-    Raises:
-        ValueError: for no example, or an empty prompt.
     """
 
     def __init__(
-        self,
-        tokenizer: Any,
-        examples: Sequence[Example],
-        *,
-        size: int,
-        length: int | None,
-        seed: int,
+        self, ids: Sequence[Sequence[int]], labels: Sequence[int], *, size: int, seed: int
     ) -> None:
-        texts = [example.text for example in examples]
-        if not texts or not all(text.strip() for text in texts):
-            raise ValueError(
-                "task: given no example or an empty prompt; give some, with words, in train and dev"
-            )
-        cut = truncation(length)
-        self.ids: list[list[int]] = tokenizer(texts, **cut)["input_ids"]
-        self.labels = [example.label for example in examples]
-        self.longest = max(map(len, self.ids))
-        self._pad, self._left = tokenizer.pad_token_id, tokenizer.padding_side == "left"
+        self._ids, self._labels = ids, labels
         self._size, self._seed = size, seed
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Token ids (N, T), padded to the longest of the batch, and labels (N,)."""
         stream = Stream.of(self._seed, step, 0xBA7C)
         numbers = uniforms(stream, slice(0, self._size), torch.device("cpu")).tolist()
-        drawn = [int(u * len(self.ids)) for u in numbers]
-        width = max(len(self.ids[k]) for k in drawn)
-        tokens = torch.full((self._size, width), self._pad)
-        for row, k in enumerate(drawn):
-            ids = torch.tensor(self.ids[k])
-            if self._left:
-                tokens[row, width - len(ids) :] = ids
-            else:
-                tokens[row, : len(ids)] = ids
-        return tokens, torch.tensor([self.labels[k] for k in drawn])
+        drawn = [int(u * len(self._ids)) for u in numbers]
+        tokens = padded([self._ids[k] for k in drawn], left=True)
+        return tokens, torch.tensor([self._labels[k] for k in drawn])
 
 
 class Stepper(Protocol):
@@ -78,8 +50,8 @@ class Stepper(Protocol):
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
         """What this batch says; no weight changes."""
 
-    def take(self, step: Step) -> None:
-        """Change the weights."""
+    def take(self, coefficients: Sequence[float], *, lr: float) -> None:
+        """Change the weights, by what was measured in this or an earlier session."""
 
 
 class ZerothOrder:
@@ -100,9 +72,10 @@ class ZerothOrder:
             return self.optimizer.measure_batched(losses, only=only)
         return self.optimizer.measure(lambda: losses(1)[0], only=only)
 
-    def take(self, step: Step) -> None:
-        """Replay the step: what was just measured goes the way that a ledger goes."""
-        take(self.optimizer, step)
+    def take(self, coefficients: Sequence[float], *, lr: float) -> None:
+        """Replay the step from its projected gradients, as a ledger is replayed."""
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.replay(coefficients)
 
 
 class FirstOrder:
@@ -131,7 +104,7 @@ class FirstOrder:
         loss.backward()
         return Projection((), float(loss.detach()))
 
-    def take(self, step: Step) -> None:
-        """One step of the optimizer."""
-        self._optimizer.param_groups[0]["lr"] = step.lr
+    def take(self, coefficients: Sequence[float], *, lr: float) -> None:  # noqa: ARG002
+        """One step of the optimizer; the gradient is where autograd put it."""
+        self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.step()

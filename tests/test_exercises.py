@@ -1,0 +1,175 @@
+"""What holds for every checker: right answers pass, in float32 too, and nonsense gets one line."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import test_exercises_beyond as beyond
+import test_exercises_dimension_free as dimension_free
+import test_exercises_gradients_from_values as gradients
+import test_exercises_intro as intro
+import test_exercises_jl_lemma as jl_lemma
+import test_exercises_kernel_emerges as emerges
+import test_exercises_kernel_fidelity as fidelity
+import test_exercises_learning_dynamics as dynamics
+import test_exercises_llm_dynamics as llm_dynamics
+import test_exercises_llm_finetuning as llm_finetuning
+import test_exercises_zo_sgd as zo_sgd
+import torch
+from torch import Tensor
+
+import zotutor as zo
+from zotutor.concentration import jl_rate
+from zotutor.exercises import NotYet
+
+RIGHT: dict[str, Callable[..., Any]] = {
+    "alignment_from_error": fidelity.alignment_from_error,
+    "alignment_from_responses": fidelity.alignment_from_responses,
+    "best_eps": lambda delta, third: (3 * delta / third) ** (1 / 3),
+    "best_factor": lambda d, kurtosis: 1 - 1 / (d + kurtosis - 1),
+    "change_from_passes": llm_dynamics.change,
+    "constant": lambda a: math.sqrt(1 / a + 1),
+    "copies": dimension_free.copies,
+    "entry_variance": emerges.variance,
+    "expected_bias": lambda kurtosis, eps: kurtosis * eps**2,
+    "expected_square": beyond.expected_square,
+    "four_point": gradients.four_point,
+    "growing_family": lambda size: dimension_free.Table(size),
+    "law_from_kernels": fidelity.law_from_kernels,
+    "log_softmax_jacobian": zo.dynamics.log_softmax_jacobian,
+    "lowrank_variance": beyond.lowrank_variance,
+    "momentum_step": zo_sgd.momentum_step,
+    "norm_variance": jl_lemma.norm_variance,
+    "perturbations_for": lambda error, d, kurtosis: math.ceil((d + kurtosis - 2) / error**2),
+    "perturbations_for_distances": jl_lemma.perturbations_for_distances,
+    "perturbations_for_share": dimension_free.perturbations_for_share,
+    "perturbations_to_tell_apart": lambda H, t, g, error: llm_dynamics.needed(
+        t @ H / len(t), g, error
+    ),
+    "perturbations_within": lambda f, trace, top: math.ceil((1 + trace / top) / (f - 1)),
+    "predicted_change": dynamics.change,
+    "prediction_without_kernel": dynamics.prediction,
+    "quantum": lambda loss, eps: llm_finetuning.spacing(loss) / (2 * eps),
+    "rank_needed": lambda factor: math.ceil(3 / (factor - 1)),
+    "seconds_needed": lambda squared, s, error: squared * s / error**2,
+    "softmax_regression_kernel": dynamics.regression_kernel,
+    "steps": lambda C, deviation: math.ceil((C / deviation) ** 2),
+    "steps_needed": intro.steps_needed,
+    "steps_until_checkpoint": lambda d, P: 2 * d // (40 + 8 * P),
+    "tail_probability": lambda P, epsilon: 2 * math.exp(-P * jl_rate(epsilon)),
+    "text_change": lambda g_o, g_u, tokens, lr: lr * tokens * (g_o @ g_u),
+    "trace_from_losses": zo_sgd.trace_from_losses,
+    "updates_needed": lambda f, error: math.ceil((1 / f - 1) / error**2),
+    "zo_entk_from_values": emerges.zo_entk_from_values,
+    "zo_prediction": emerges.zo_prediction,
+}
+CHECKERS = sorted(name for name in zo.exercises.__all__ if name.startswith("check_"))
+
+
+def checker(name: str) -> Callable[..., None]:
+    found: Callable[..., None] = getattr(zo.exercises, f"check_{name}")
+    return found
+
+
+def in_float32(answer: Any) -> Any:
+    """The same answer with the rounding of single precision."""
+    if isinstance(answer, Tensor) and answer.is_floating_point():
+        return answer.float()
+    return np.float32(answer) if isinstance(answer, float) else answer
+
+
+def single(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A student who computes in single precision, from tensors in single precision."""
+
+    def student(*args: Any, **kwargs: Any) -> Any:
+        narrow = (
+            args if any(isinstance(a, torch.nn.Module) for a in args) else map(in_float32, args)
+        )
+        return in_float32(right(*narrow, **kwargs))
+
+    return student
+
+
+def test_every_checker_is_here() -> None:
+    assert [name.removeprefix("check_") for name in CHECKERS] == sorted([*RIGHT, "budget"])
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers_pass(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    checker(name)(RIGHT[name])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Correct: ")
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"four_point", "momentum_step"}))
+def test_right_answers_pass_in_float32(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All but those that step through a function of their own in float64, or write in place."""
+    checker(name)(single(RIGHT[name]))
+    assert "Correct: " in capsys.readouterr().out
+
+
+def raises(*args: Any, **kwargs: Any) -> Any:
+    return 1 / 0
+
+
+RETURNED: list[Any] = [
+    None, "12", "ten", b"1", [], [1.0], {}, object(), True, 1j, math.nan, math.inf, -1.0, 0,
+    10**400, np.nan, np.zeros(3), np.array("x"), torch.zeros(0), torch.zeros(2, 3),
+    torch.tensor(math.nan), torch.full((3, 5), math.nan), torch.tensor([True]),
+    torch.tensor(1j), torch.zeros(1, device="meta"), torch.zeros(3, 3, 3, device="meta"),
+    torch.eye(3).to_sparse(), torch.nn.Linear(2, 2), print, raises,
+]  # fmt: skip
+GIVEN: list[Any] = [
+    None, 5, 0.1, "answer", b"", [], (), {}, 1j, math.nan, torch.zeros(3), np.ones(2), object(),
+    lambda: 1, lambda a: a, lambda *a, **k: a, raises, int, print, torch.nn.Linear(2, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_nonsense_gets_a_hint_and_no_other_error(name: str) -> None:
+    for answer in RETURNED:
+        with pytest.raises(NotYet):
+            checker(name)(lambda *args, answer=answer, **kwargs: answer)
+    for student in GIVEN:
+        with pytest.raises(NotYet):
+            checker(name)(student)
+
+
+@pytest.mark.parametrize("answer", [None, 5, "", b"same", [], "SAME", torch.zeros(3), raises])
+def test_nonsense_about_the_budget(answer: Any) -> None:
+    with pytest.raises(NotYet, match="answer with"):
+        zo.exercises.check_budget(answer)
+
+
+def test_an_error_of_the_student_names_its_line() -> None:
+    with pytest.raises(NotYet, match=r"raised ZeroDivisionError.*in the line `return 1 / 0`"):
+        zo.exercises.check_constant(raises)
+
+
+def test_a_notebook_shows_one_line() -> None:
+    with pytest.raises(NotYet) as caught:
+        zo.exercises.check_budget("P")
+    (line,) = caught.value._render_traceback_()
+    assert line.startswith("Not yet: check_budget: a step costs 2 P forward passes")
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_docstrings_do_not_print_solutions(name: str) -> None:
+    text = inspect.getdoc(getattr(zo.exercises, name)) or ""
+    assert "Args:" in text
+    assert "NotYet: with a hint" in text
+    assert ">>>" not in text
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"growing_family", "momentum_step"}))
+def test_the_right_number_is_not_printed(name: str) -> None:
+    """Where no slip explains an answer, the hint has what was returned and no more."""
+    with pytest.raises(NotYet) as caught:
+        checker(name)(lambda *args, **kwargs: 3.140625)
+    assert "expected 3" not in str(caught.value)
+    assert str(caught.value).count("3.14") <= 1

@@ -1,0 +1,146 @@
+"""Batches and directions together: one law for the noise of a zeroth-order step on a fresh batch.
+
+A step on a batch is noisy twice: the batch's gradient is not the full gradient, and P directions
+see the batch's gradient, not its difference from the full one, so that they amplify its noise as
+they amplify the gradient. Which lengths count is the choice of a matrix B, whose rows are what one
+looks at: the parameters, log-probabilities, or the root of the Hessian.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .checks import check_integer, check_real
+from .concentration import Shapes, pair_terms
+from .directions import Directions, check_family
+
+
+class NoiseTerms(NamedTuple):
+    """What E |B (g_hat - g)|^2 is made of, see :func:`noise_terms`.
+
+    ``signal`` = |B g|^2; ``directions``, the variance of one direction on the full gradient;
+    ``amplified``, what one direction makes of the noise of one example; ``batch`` = tr(B S B^T),
+    the noise of one example itself.
+    """
+
+    signal: float
+    directions: float
+    amplified: float
+    batch: float
+
+    def from_directions(self, *, P: int, batch_size: int | None = None) -> float:
+        """E |B (g_hat - g_batch)|^2: how far ZO is from SGD on the same batch.
+
+        (directions + amplified / batch_size) / P; ``batch_size`` None is the full batch.
+
+        Raises:
+            TypeError, ValueError: for P or batch_size below 1.
+        """
+        check_integer("P", P, low=1)
+        amplified = 0.0 if batch_size is None else self.amplified / _checked(batch_size)
+        return (self.directions + amplified) / P
+
+    def from_batch(self, *, batch_size: int | None = None) -> float:
+        """E |B (g_batch - g)|^2 = batch / batch_size: what SGD has as well, and P cannot change."""
+        return 0.0 if batch_size is None else self.batch / _checked(batch_size)
+
+    def deviation(self, *, steps: int, P: int, batch_size: int | None = None) -> float:
+        """|deviation from full-batch descent| / |total change| after T lazy steps, RMS.
+
+        sqrt([from_directions + from_batch] / T) / |B g|. Without a batch it is C / sqrt(T P).
+
+        Raises:
+            TypeError, ValueError: for steps, P or batch_size below 1.
+        """
+        check_integer("steps", steps, low=1)
+        noise = self.from_directions(P=P, batch_size=batch_size)
+        noise += self.from_batch(batch_size=batch_size)
+        return math.sqrt(noise / steps / self.signal)
+
+    def best_perturbations(self, *, batch_size: int, overhead: float) -> float:
+        """The P of least deviation for a given cost, where a step costs ``overhead`` + P.
+
+        sqrt(overhead (batch_size directions + amplified) / batch), as a real number: round it, and
+        take at least 1. With no overhead it is 0, which says that P = 1 is best.
+
+        Args:
+            batch_size: examples in a batch, at least 1.
+            overhead: what a step costs besides its directions, in units of one direction: 1 for
+                forward differences, which share one evaluation of the loss among all directions.
+
+        Raises:
+            TypeError, ValueError: for arguments out of range.
+            ValueError: for examples that do not differ, where more directions are always better.
+        """
+        overhead = check_real("overhead", overhead, low=0.0)
+        if self.batch <= 1e-24 * self.directions:  # rounding
+            raise ValueError(
+                "best_perturbations: the gradients of all examples look the same through B, so "
+                "that there is no noise of batches; any overhead is best shared by many directions"
+            )
+        noise = _checked(batch_size) * self.directions + self.amplified
+        return math.sqrt(overhead * noise / self.batch)
+
+
+def _checked(batch_size: int) -> int:
+    return check_integer("batch_size", batch_size, low=1)
+
+
+def noise_terms(
+    B: Tensor,
+    gradients: Tensor,
+    *,
+    directions: Directions | None = None,
+    shapes: Shapes | None = None,
+) -> NoiseTerms:
+    """The terms of the law for a step on a batch drawn with replacement and P directions.
+
+    With g the mean of the gradients g_n of single examples, S their covariance and W(v) =
+    norm(B)_F^2 |v|^2 + |B v|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) v[k]^2 (independent entries)
+
+        E |B (g_hat - g)|^2 = [W(g) + E W(g_n - g) / batch_size] / P + tr(B S B^T) / batch_size.
+
+    B = I: the estimate as a vector, ((d + kappa - 2)/P) (|g|^2 + sigma^2/batch_size) +
+    sigma^2/batch_size with sigma^2 = tr(S). B = A J_o: what a step does to log-probabilities.
+    B = a root of the Hessian: the curvature that a step meets, less that of g.
+
+    Args:
+        B: rows of what is looked at, (m, d).
+        gradients: the gradient of each example's loss, (n, d); all examples, each once.
+        directions: family of u; Rademacher by default.
+        shapes: shapes of the trainable parameters; for LowRank only.
+
+    Returns:
+        Named tuple (signal, directions, amplified, batch), computed in float64.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+
+    For the full batch alone use :func:`~zotutor.dynamics_error_law`.
+
+    References:
+        Malladi et al. (2023) have the batch term in the loss's view.
+
+    Example:
+        >>> import torch
+        >>> terms = noise_terms(torch.eye(3), torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+        >>> terms.from_directions(P=1), terms.from_directions(P=1, batch_size=2)
+        (1.0, 1.5)
+        >>> terms.from_batch(batch_size=2)
+        0.25
+    """
+    family = check_family(directions)
+    if gradients.dim() != 2 or B.dim() != 2 or B.shape[1] != gradients.shape[1]:
+        raise ValueError(
+            f"B, gradients: given shapes {tuple(B.shape)} and {tuple(gradients.shape)}, expected "
+            "(m, d) and (n, d): a row for each quantity looked at, and one for each example"
+        )
+    gradients = gradients.double()
+    g = gradients.mean(0, keepdim=True)
+    full = pair_terms(B, g, directions=family, shapes=shapes)
+    single = pair_terms(B, gradients - g, directions=family, shapes=shapes)  # summed over examples
+    n = gradients.shape[0]
+    return NoiseTerms(full.aligned, sum(full), sum(single) / n, single.aligned / n)

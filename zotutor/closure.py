@@ -1,0 +1,261 @@
+"""What a loss may be: a finite scalar, the same at each call, a function of its parameters.
+
+A probe (:mod:`zotutor.probe`) hands perturbed parameters to the torch functions that read them, and
+leaves the parameters' memory alone. So a loss must read its parameters through torch functions. One
+that reads their memory by another way (a scripted function, the backward pass of a custom function,
+NumPy) would be computed at theta itself, and the estimate would silently be wrong.
+
+:func:`check` finds that out, exactly, on a closure's first call. It evaluates the loss twice within
+the same probe, the second time with all bits of the parameters flipped in memory, while the probe
+flips them back in what it hands out. A loss that depends on its parameters through the probe alone
+is the same to the last bit. Flipping takes no backup, and flipping once more restores every bit.
+The same two evaluations find a loss that is noisy, or writes to its parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .directions import chunks
+from .parameters import Parameters, at_least_float32
+
+Loss = Callable[[], Tensor | float]
+"""A closure that computes a loss, without backward, and returns it as a 0-d tensor."""
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss was NaN or infinite at a probe. The parameters are as they were."""
+
+
+def check_callable(loss_fn: Loss) -> Loss:
+    """``loss_fn`` itself if it can be called, or a TypeError."""
+    if not callable(loss_fn):
+        given = f"shape {tuple(loss_fn.shape)}" if isinstance(loss_fn, Tensor) else repr(loss_fn)
+        raise TypeError(
+            f"closure: given {given}, expected a function without arguments that computes and "
+            "returns the loss; write `lambda: loss(model(x), y)`"
+        )
+    return loss_fn
+
+
+def scalar(loss: Any) -> Tensor:
+    """What a closure returned, as a finite 0-d tensor, float32 at least.
+
+    Raises:
+        TypeError: if it is not a real number, or a floating-point tensor of shape ().
+        NonFiniteLossError: if it is NaN or infinite.
+    """
+    if isinstance(loss, (int, float)) and not isinstance(loss, bool):
+        loss = torch.tensor(loss, dtype=torch.float64)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"closure: returned {type(loss).__name__}, expected the loss as a 0-d tensor; "
+            "end the closure with `return loss`"
+        )
+    if loss.shape != () or not loss.is_floating_point() or loss.is_meta:
+        raise TypeError(
+            f"closure: returned shape {tuple(loss.shape)} and dtype {loss.dtype} on "
+            f"{loss.device}, expected a floating-point 0-d tensor with a value; reduce the loss "
+            "with .mean() or .sum()"
+        )
+    loss = loss.to(at_least_float32(loss.dtype))
+    if not math.isfinite(float(loss.detach())):
+        raise NonFiniteLossError(
+            f"closure: the loss is {float(loss.detach())}; the parameters are as they were. "
+            "Lower lr or eps, and check the inputs for NaN"
+        )
+    return loss
+
+
+@contextmanager
+def no_random_numbers() -> Iterator[None]:
+    """A context that raises at its end if torch's global random numbers were drawn within it.
+
+    Raises:
+        ValueError: as for dropout, so that losses within could not be compared.
+    """
+    before = _random_states()
+    yield
+    if not all(map(torch.equal, before, _random_states())):
+        raise ValueError(
+            "closure: it drew random numbers (dropout in training mode, or noise), so that probes "
+            "cannot be compared; call model.eval(), or draw the noise outside of the closure"
+        )
+
+
+def _random_states() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def identity(closure: Any) -> Hashable:
+    """Which closure this is, the same for two that one line of code made around the same model.
+
+    A training loop makes a new function for each batch; its code stays, and so do the functions and
+    models it refers to, to which this descends. Batches may differ.
+    """
+    return _identity(closure, 4)
+
+
+def _identity(value: Any, depth: int) -> Hashable:
+    if isinstance(value, nn.Module):
+        return value
+    if isinstance(value, functools.partial):
+        value = _unpacked(value)
+    if not callable(value) or depth == 0:
+        return None
+    inner = getattr(value, "__func__", value)
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        kind: Hashable = type(value)
+        return kind
+    held = [cell.cell_contents for cell in inner.__closure__ or () if _is_filled(cell)]
+    held += [*(inner.__defaults__ or ()), getattr(value, "__self__", None)]
+    return code, tuple(_identity(one, depth - 1) for one in held)
+
+
+def _unpacked(value: functools.partial[Any]) -> Any:
+    """A function that holds what a partial one does, as its defaults."""
+
+    def same(*held: Any) -> None: ...
+
+    same.__defaults__ = (value.func, *value.args, *value.keywords.values())
+    return same
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a variable that has no value yet
+        return False
+
+
+# ---- the check --------------------------------------------------------------------------------
+
+
+def as_it_is(tensor: Tensor) -> Tensor:
+    """The tensor, detached: how a probe reads a parameter."""
+    return tensor.detach()
+
+
+def flipped(tensor: Tensor) -> Tensor:
+    """A new tensor in which each bit of the given one is flipped."""
+    return _bits(tensor).bitwise_not().view(tensor.dtype)
+
+
+def check(loss_at: Callable[[Callable[[Tensor], Tensor]], float], params: Parameters) -> float:
+    """Refuse a loss that cannot be probed: two evaluations, and four passes over theta.
+
+    Args:
+        loss_at: the loss within a probe that reads the memory of each parameter by the function
+            given, :func:`as_it_is` or :func:`flipped`.
+        params: the parameters; as they were afterwards, to the last bit, whatever happens.
+
+    Returns:
+        The loss at the probe.
+
+    Raises:
+        ValueError: if the loss is another at each call.
+        RuntimeError: if it reads or writes the memory of a parameter past the probe.
+    """
+    before = _fingerprint(params.tensors)
+    first = loss_at(as_it_is)
+    _check_unwritten(params, before)
+    cause: Exception | None = None
+    with _flipped_in_memory(params.tensors):
+        try:
+            second = loss_at(flipped)
+        except Exception as error:  # noqa: BLE001 - flipped weights may end in anything
+            second, cause = math.nan, error
+    _check_unwritten(params, before)
+    if _same(first, second, params):
+        return first
+    again = loss_at(as_it_is)
+    if not _same(first, again, params):
+        raise ValueError(
+            f"closure: it returned {first} and then {again} at the same parameters, so that probes "
+            "cannot be compared; call model.eval(), draw noise and batches outside of the closure, "
+            "and if a GPU kernel is the reason, call torch.use_deterministic_algorithms(True)"
+        )
+    raise RuntimeError(
+        "closure: it reads the memory of a parameter where a probe cannot perturb it: in a "
+        "scripted or compiled function, in the backward pass of a custom autograd.Function, in "
+        "NumPy, or through an alias taken outside of the closure; read the parameter itself, in "
+        "torch functions"
+    ) from cause
+
+
+def _same(one: float, other: float, params: Parameters) -> bool:
+    """Whether two losses are equal, but for what kernels that sum in any order leave.
+
+    On a CPU they are equal to the last bit. Some GPU kernels add in an order that differs from call
+    to call; 16 spacings is what that leaves of a mean, and below what a probe can resolve.
+    """
+    spacing = max(torch.finfo(at_least_float32(dtype)).eps for dtype in params.dtypes)
+    return abs(one - other) <= 16 * spacing * max(abs(one), abs(other))
+
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The memory of a tensor as integers; writing to them is not recorded by autograd."""
+    return tensor.data.view(_INTEGERS[tensor.element_size()])
+
+
+def _fingerprint(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """For each tensor the sum of its bits as integers: another if one number is another."""
+    found = []
+    for tensor in tensors:
+        bits = _bits(tensor).reshape(-1)
+        parts = [bits[a:b].sum(dtype=torch.int64) for a, b in chunks(bits.numel(), bits.device)]
+        found.append(torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.int64))
+    return found
+
+
+def _check_unwritten(params: Parameters, before: Sequence[Tensor]) -> None:
+    for name, one, other in zip(params.names, before, _fingerprint(params.tensors), strict=True):
+        if int(one) != int(other):
+            raise RuntimeError(
+                f"closure: it writes to {name}, so that losses cannot be compared; move the write "
+                "out of the closure"
+            )
+
+
+@contextmanager
+def _flipped_in_memory(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """A context in which each bit of the tensors is flipped; restored whatever happens.
+
+    The first number of each tensor says whether it is flipped at the moment, so that restoring can
+    be interrupted and done again.
+    """
+    bits = [_bits(tensor) for tensor in tensors if tensor.numel()]
+    first = [_first(one) for one in bits]
+
+    def restore() -> None:
+        for one, number in zip(bits, first, strict=True):
+            if _first(one) != number:
+                one.bitwise_not_()
+
+    try:
+        for one in bits:
+            one.bitwise_not_()
+        yield
+    finally:
+        try:
+            restore()
+        finally:  # once more, in case it was interrupted
+            restore()
+
+
+def _first(tensor: Tensor) -> int:
+    return int(tensor[(0,) * tensor.dim()])

@@ -1,0 +1,152 @@
+"""The T P law where the run is long enough for the gradient to change: a quadratic loss, exactly.
+
+Descent contracts what went before: an error made early is worked off by the steps after it, and an
+error made late is small because the gradient is. The frozen law knows of neither.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .checks import check_integer, check_real
+from .concentration import pair_terms
+from .directions import Directions, Gaussian, Rademacher, Sparse, check_family
+
+
+def contracted_constant(
+    B: Tensor,
+    g: Tensor,
+    *,
+    H: Tensor,
+    distance: float,
+    steps: int,
+    directions: Directions | None = None,
+) -> float:
+    """C of |deviation| / |total change| = C / sqrt(T P), for a quadratic loss with Hessian H.
+
+    With F = I - lr H, lr = distance / T and g_t = F^t g,
+
+        C^2 = T sum_t v(B F^(T-1-t), g_t) / |sum_t B g_t|^2,
+
+    where v(B, g) = norm(B)_F^2 |g|^2 + |B g|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) g[k]^2. At a
+    distance of 0 it is the frozen constant. It is the mean square to first order in 1/(T P):
+    the noise that the run's own deviation adds is left out; :func:`quadratic_deviation` has it.
+
+    Args:
+        B: derivative of the observed quantities, (m, d), the same all along the run.
+        g: gradient at the start, (d,).
+        H: Hessian of the loss, symmetric, (d, d).
+        distance: lr times T, above 0.
+        steps: T, at least 1.
+        directions: family of u with independent entries, or Sphere; Rademacher by default.
+
+    Returns:
+        C, computed in float64.
+
+    Raises:
+        TypeError, ValueError: for arguments out of range, or shapes that do not fit.
+
+    For a run so short that g keeps its value use the constant of :func:`~zotutor.trajectory`.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> c = [
+        ...     contracted_constant(
+        ...         one, one[0], H=one, distance=h, steps=500, directions=Gaussian()
+        ...     )
+        ...     for h in (1e-6, 1.0)
+        ... ]
+        >>> round(c[1] / c[0], 2)
+        0.58
+    """
+    family = check_family(directions)
+    B, g, H = _checked(B, g, H)
+    lr = check_real("distance", distance, low=0.0, open_low=True) / check_integer(
+        "steps", steps, low=1
+    )
+    gradients, observed = [g], [B]
+    for _ in range(steps - 1):
+        gradients.append(gradients[-1] - lr * H @ gradients[-1])
+        observed.append(observed[-1] - lr * observed[-1] @ H)
+    noise = sum(
+        sum(pair_terms(observed[steps - 1 - t], gradients[t][None], directions=family))
+        for t in range(steps)
+    )
+    total = (B @ torch.stack(gradients).sum(0)).square().sum().item()
+    return math.sqrt(steps * noise / total)
+
+
+def quadratic_deviation(
+    B: Tensor,
+    g: Tensor,
+    *,
+    H: Tensor,
+    lr: float,
+    steps: int,
+    P: int,
+    directions: Directions | None = None,
+) -> float:
+    """The exact root mean square of |deviation| / |total change| on a quadratic loss.
+
+    The covariance of the gradient along a ZO run obeys, with F = I - lr H, M = E[g_t g_t^T] and
+    N(M) = tr(M) I + M + (kappa - 3) diag(M), for directions with independent entries,
+
+        C <- F C F + (lr^2 / P) N(M),   M = H C H + (mean gradient)(mean gradient)^T,
+
+    C being the covariance of the parameters. Nothing is approximated; d x d matrices are formed.
+
+    Args:
+        B: derivative of the observed quantities, (m, d).
+        g: gradient at the start, (d,).
+        H: Hessian of the loss, symmetric, (d, d).
+        lr: learning rate eta, above 0.
+        steps: T, at least 1.
+        P: number of perturbations, at least 1.
+        directions: Gaussian, Rademacher or Sparse; Rademacher by default.
+
+    Returns:
+        sqrt(tr(B C B^T)) / |B (theta_T - theta_0)|, computed in float64.
+
+    Raises:
+        TypeError, ValueError: for arguments out of range, or shapes that do not fit.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> quadratic_deviation(one, one[0], H=one, lr=0.5, steps=1, P=2, directions=Gaussian())
+        1.0
+    """
+    family = check_family(directions)
+    if not isinstance(family, (Gaussian, Rademacher, Sparse)):
+        raise ValueError(
+            f"directions: given {family}, expected independent entries (Gaussian, Rademacher or "
+            "Sparse); for others use contracted_constant, or draw runs"
+        )
+    B, g, H = _checked(B, g, H)
+    lr = check_real("lr", lr, low=0.0, open_low=True)
+    check_integer("steps", steps, low=1)
+    check_integer("P", P, low=1)
+    covariance, total = torch.zeros_like(H), torch.zeros_like(g)
+    for _ in range(steps):
+        M = H @ covariance @ H + torch.outer(g, g)
+        noise = M + (family.kurtosis - 3.0) * torch.diag(M.diagonal())
+        noise.diagonal().add_(M.trace())
+        F = covariance - lr * H @ covariance  # F C; symmetric again after the next line
+        covariance = F - lr * F @ H + lr**2 / P * noise
+        total += g
+        g = g - lr * H @ g
+    spread = (B @ covariance * B).sum().item()
+    return math.sqrt(spread) / (lr * (B @ total).norm().item())
+
+
+def _checked(B: Tensor, g: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All three in float64."""
+    d = g.numel()
+    if g.dim() != 1 or H.shape != (d, d) or B.dim() != 2 or B.shape[1] != d:
+        raise ValueError(
+            f"B, g, H: given shapes {tuple(B.shape)}, {tuple(g.shape)} and {tuple(H.shape)}, "
+            "expected (m, d), (d,) and (d, d)"
+        )
+    return B.double(), g.double(), H.double()

@@ -1,0 +1,210 @@
+"""What all checkers share: to call a student's function, and to compare what it returns.
+
+An answer that is not right ends in :class:`NotYet`, whatever it is; it never ends in an error of
+Python or torch. If a common slip reproduces a wrong answer, what to tell the student is known.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+RTOL = 1e-5
+"""Relative tolerance: what float32 leaves of a right answer."""
+
+
+class NotYet(AssertionError):
+    """The answer is not right yet; a notebook shows the hint alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Not yet: {self}"]
+
+
+class Slip(NamedTuple):
+    """A common mistake: the wrong answer it gives, and what to tell the student."""
+
+    wrong: Any
+    hint: str
+
+
+Slips = Sequence[tuple[Any, str]]
+
+
+def correct(what: str) -> None:
+    """Tell the student that the answer is right, and what it says."""
+    print(f"Correct: {what}")
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    """Normal numbers in double precision, the same every time."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def ask(student: Callable[..., Any], call: str, *args: Any, **kwargs: Any) -> Any:
+    """What a student's function returns.
+
+    Args:
+        student: what the student gave.
+        call: the call as the student would write it.
+        args: of the call.
+        kwargs: of the call.
+
+    Raises:
+        NotYet: if it is no function, or the call raises; with the line that did.
+    """
+    if not callable(student):
+        raise NotYet(
+            f"{call}: expected your function itself, without calling it, and you gave "
+            f"{type(student).__name__}"
+        )
+    try:
+        return student(*args, **kwargs)
+    except NotYet:
+        raise
+    except Exception as error:
+        raise NotYet(f"{call}: raised {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: Exception) -> str:
+    """The line of the student's function in which an error arose, as far as it is known."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    first = own[:1]  # below it are the functions that the student's function calls
+    return f" (in the line `{first[0].line}`)" if first and first[0].line else ""
+
+
+def number(call: str, answer: Any) -> float:
+    """An answer as a number.
+
+    Args:
+        call: the student's call, as the student would write it.
+        answer: a number of Python, NumPy or torch.
+
+    Raises:
+        NotYet: for anything else, and for NaN and infinity.
+    """
+    if answer is None:
+        raise NotYet(f"{call}: returned None; does your function end with `return`?")
+    found = answer
+    if isinstance(answer, Tensor) or hasattr(answer, "__array__"):
+        size = math.prod(answer.shape)
+        if size != 1:
+            raise NotYet(
+                f"{call}: returned {type(answer).__name__} of shape {tuple(answer.shape)}, "
+                "expected one number"
+            )
+        found = answer.item() if str(getattr(answer, "device", "cpu")) != "meta" else None
+    if not isinstance(found, numbers.Real) or isinstance(found, bool):
+        raise NotYet(f"{call}: returned {type(found).__name__}, expected one number")
+    try:
+        value = float(found)
+    except OverflowError:  # a whole number of more than 300 digits
+        value = math.inf
+    if not math.isfinite(value):
+        raise NotYet(f"{call}: returned {value}, expected a finite number")
+    return value
+
+
+def compare_number(
+    call: str,
+    answer: Any,
+    expected: float,
+    slips: Slips = (),
+    *,
+    rtol: float = RTOL,
+    whole: bool = False,
+    hint: str = "",
+) -> None:
+    """Raise :class:`NotYet` with a hint unless an answer is the expected number.
+
+    Args:
+        call: the student's call, as the student would write it.
+        answer: what it returned.
+        expected: the right answer.
+        slips: common mistakes, (wrong answer, hint) each.
+        rtol: relative tolerance.
+        whole: whether the answer is a whole number, as a number of steps is.
+        hint: what to tell where no slip explains the answer.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    found = number(call, answer)
+    right = math.isclose(found, expected, rel_tol=rtol, abs_tol=1e-12)
+    if right and (not whole or found == round(found)):
+        return
+    for wrong, why in slips:
+        # whole numbers near to each other are different mistakes
+        if math.isclose(found, wrong, rel_tol=1e-12 if whole else rtol, abs_tol=1e-12):
+            raise NotYet(f"{call}: {why}")
+    if whole and found != round(found):
+        raise NotYet(f"{call}: returned {found:.6g}, expected a whole number; round up, math.ceil")
+    ratio = f"; the ratio is {found / expected:.4g} to the right one" if expected else ""
+    raise NotYet(f"{call}: returned {found:.6g}{ratio}{'. ' if hint else ''}{hint}")
+
+
+def tensor(call: str, answer: Any, expected: Tensor) -> Tensor:
+    """An answer as a real, finite tensor on the CPU, in the dtype of the expected one.
+
+    Raises:
+        NotYet: for anything else.
+    """
+    if not isinstance(answer, Tensor):
+        raise NotYet(
+            f"{call}: returned {type(answer).__name__}, expected a tensor; does your function end "
+            "with `return`?"
+        )
+    if answer.is_complex() or answer.dtype == torch.bool or answer.is_meta or answer.is_sparse:
+        raise NotYet(
+            f"{call}: returned a tensor of {answer.dtype} on {answer.device}, expected real numbers"
+        )
+    found = answer.detach().to("cpu", expected.dtype)
+    if not bool(found.isfinite().all()):
+        raise NotYet(f"{call}: some of the numbers returned are not finite")
+    return found
+
+
+def compare_tensor(
+    call: str, answer: Any, expected: Tensor, slips: Slips = (), *, rtol: float = RTOL
+) -> None:
+    """Raise :class:`NotYet` with a hint unless an answer is the expected tensor.
+
+    Args:
+        call: what is asked, as the student knows it.
+        answer: what the student's function returned.
+        expected: the right answer.
+        slips: common mistakes, (wrong answer, hint) each.
+        rtol: of the largest difference, relative to the largest entry.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    found = tensor(call, answer, expected)
+
+    def is_close(other: Tensor) -> bool:
+        if found.shape != other.shape:
+            return False
+        return bool((found - other).abs().max() <= rtol * other.abs().max())
+
+    if is_close(expected):
+        return
+    for wrong, why in slips:
+        if is_close(wrong):
+            raise NotYet(f"{call}: {why}")
+    if found.shape != expected.shape:
+        raise NotYet(
+            f"{call}: your answer has shape {tuple(found.shape)}, expected "
+            f"{tuple(expected.shape)}; write the shape at the end of each line to find the axis"
+        )
+    worst = (found - expected).abs().argmax()
+    index = tuple(int(i) for i in torch.unravel_index(worst, found.shape))
+    raise NotYet(
+        f"{call}: the shape is right, the numbers are not. Furthest off is {index}, with a ratio "
+        f"of {float(found[index] / expected[index]):.4g} to the right one"
+    )

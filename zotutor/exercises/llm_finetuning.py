@@ -1,0 +1,88 @@
+"""Checkers for the exercises of the chapter on fine-tuning a language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .answers import (
+    ask,
+    compare_number,
+    correct,
+)
+
+__all__ = ["check_quantum", "check_steps_until_checkpoint", "check_updates_needed"]
+
+
+def check_quantum(student: Callable[[float, float], Any]) -> None:
+    """Check a function from (loss, eps) to the step between projected gradients in bfloat16.
+
+    Args:
+        student: takes a loss and eps, returns the distance of neighboring projected gradients.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    for loss, eps in ((0.69, 1e-3), (0.3, 1e-3), (2.5, 1e-2), (1.0, 1e-4)):
+        call = f"quantum({loss:g}, {eps:g})"
+        spacing = 2.0 ** (math.floor(math.log2(loss)) - 7)
+        slips = [
+            (
+                spacing,
+                "this is the spacing of the loss; divide the difference of two losses by 2 eps",
+            ),
+            (
+                2.0**-7 / (2 * eps),
+                "the spacing depends on the loss: 2^-7 between 1 and 2, and half of it below",
+            ),
+        ]
+        hint = "bfloat16 has 2^7 values between one power of two and the next"
+        answer = ask(student, call, loss, eps)
+        compare_number(call, answer, spacing / (2 * eps), slips, hint=hint)
+    correct("2^(floor(log2 loss) - 7) / (2 eps).")
+
+
+def check_updates_needed(student: Callable[[float, float], Any]) -> None:
+    """Check a function from (fraction of a spacing, relative error) to a number of updates.
+
+    Args:
+        student: takes the fraction f and the error, returns the smallest whole number of updates.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    for fraction, error in ((0.26, 0.1), (1 / 64, 0.55), (0.0011, 0.1)):
+        call = f"updates_needed({fraction:.4g}, {error:g})"
+        slip = "the variance of one update is f (1 - f) squared spacings, not f: subtract the mean"
+        slips = [(math.ceil(1 / fraction / error**2), slip)]
+        exact = (1 / fraction - 1) / error**2
+        hint = "solve sqrt((1/f - 1) / T) = error for T, and round up"
+        answer = ask(student, call, fraction, error)
+        compare_number(call, answer, math.ceil(exact), slips, whole=True, hint=hint)
+    correct("T = (1/f - 1) / error^2, rounded up.")
+
+
+def check_steps_until_checkpoint(student: Callable[[int, int], Any]) -> None:
+    """Check a function from (d, P) to the steps after which a ledger is as large as a checkpoint.
+
+    Args:
+        student: takes d and P, returns a number of steps, rounded or not.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    for d, P in ((661_248, 1), (13_000_000_000, 1), (13_000_000_000, 8)):
+        call = f"steps({d}, {P})"
+        exact = 2 * d / (40 + 8 * P)
+        slips = [
+            (
+                2 * d / 48,
+                "a record grows with P: 8 bytes for each projected gradient, and 40 for the rest",
+            ),
+            (2 * exact, "this is for float32; the checkpoint in question has 2 bytes a parameter"),
+        ]
+        hint = "divide 2 d bytes by the bytes of a record, 40 + 8 P"
+        answer = ask(student, call, d, P)
+        compare_number(call, answer, exact, slips, rtol=1e-4, hint=hint)  # within 1 of 27,552
+    correct("2 d / (40 + 8 P) steps.")

@@ -1,0 +1,85 @@
+"""The weights of a model: their hash, and the folder that ``from_pretrained`` reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zotutor.llm import lm
+
+from .disk import RunStoppedError, check_room, make_folder, remove_empty, sync_folder
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters, in ``named_parameters()`` order: shapes, dtypes and bits.
+
+    The same on every device. Extra memory: one parameter.
+
+    >>> import copy
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> weights_hash(model) == weights_hash(copy.deepcopy(model))
+    True
+    """
+    found = sha256()
+    for tensor in model.parameters():
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        found.update(raw.cpu().numpy().data)
+    return found.hexdigest()
+
+
+def dtypes(model: nn.Module) -> str:
+    """The dtypes of a model's parameters, as text: "float32"."""
+    return "+".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
+
+
+def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer to a folder, under another name first: all or nothing.
+
+    ``folder.part`` next to it, and if the folder is there already ``folder.old``, are written over.
+
+    Raises:
+        RunStoppedError: if they cannot be written; nothing is left then.
+    """
+    from safetensors import SafetensorError
+
+    aside, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    made: list[Path] = []
+    try:
+        made = make_folder(folder.parent)
+        check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
+        _write(model, tokenizer, aside)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.replace(old)
+            aside.replace(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            aside.replace(folder)
+        sync_folder(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        remove_empty(made)
+        if isinstance(error, RunStoppedError):
+            raise
+        raise RunStoppedError(
+            f"{folder}: the weights could not be written ({error}); make room or make the place "
+            "writable, and run the same again: they come from the ledger"
+        ) from error
+
+
+def _write(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Both, and have them reach the disk."""
+    with lm.quiet(lm.transformers(), local=True):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
