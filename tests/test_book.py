@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,10 @@ PAGES = sorted(BOOK.glob("*.md"))
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/])/(?:home|Users|root|work|tmp|mnt|content)/|\b[A-Za-z]:\\\\"
 )
+
+LONGEST_LOOP = 14
+TAUGHT = {("gradients_from_values", "in-place")}
+"""Cells with a longer loop that is what the chapter teaches."""
 
 pytestmark = pytest.mark.lint
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
@@ -118,3 +123,32 @@ def test_citations_are_in_the_bibliography(page: Path) -> None:
     cited = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", prose(page))
     keys = {key.strip() for keys in cited for key in keys.split(",")}
     assert keys <= set(known), f"Not in book/references.bib: {sorted(keys - set(known))}"
+
+
+def trees(chapter: Path) -> list[tuple[str, ast.Module]]:
+    """(cell id, syntax tree) of each code cell, without magics."""
+    magic = re.compile(r"^(\s*)%.*", flags=re.MULTILINE)
+    return [(i, ast.parse(magic.sub(r"\1pass", source))) for i, source, _ in cells(chapter, "code")]
+
+
+@each_chapter
+def test_long_loops_are_in_the_package(chapter: Path) -> None:
+    long = {
+        (chapter.stem, i)
+        for i, tree in trees(chapter)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.For, ast.While))
+        and (node.end_lineno or 0) - node.lineno + 1 > LONGEST_LOOP
+    }
+    assert long <= TAUGHT, "Move what is not taught here to zotutor.experiments, with a test"
+
+
+def test_no_function_is_written_in_two_chapters() -> None:
+    found: dict[str, set[str]] = {}
+    for chapter in CHAPTERS:
+        for _, tree in trees(chapter):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef) and len(node.body) > 2:
+                    found.setdefault(ast.dump(node), set()).add(f"{chapter.stem}: {node.name}")
+    twice = [sorted(names) for names in found.values() if len({n.split(":")[0] for n in names}) > 1]
+    assert not twice, "Put these into the package, once"

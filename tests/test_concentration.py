@@ -21,9 +21,11 @@ from torch import Tensor
 
 import zotutor as zo
 from zotutor import Gaussian, LowRank, Rademacher, Sparse, Sphere
-from zotutor.concentration import jl_rate, pair_terms, pair_variance
+from zotutor.bounds import jl_rate
 from zotutor.directions import Directions
 from zotutor.dynamics import cross_entropy_gradient, log_softmax_jacobian
+from zotutor.laws import pair_terms, pair_variance
+from zotutor.parameters import resolve
 
 Z = 4.5
 """Standard errors allowed between a Monte Carlo mean and its law."""
@@ -57,14 +59,14 @@ class Digits:
         self.names = [name for name, _ in self.model.named_parameters()]
 
     def hessian(self) -> Tensor:
-        theta = {name: p.detach() for name, p in self.model.named_parameters()}
+        params = resolve(self.model)
 
         def loss(flat: Tensor) -> Tensor:
-            moved = zo.jacobians.unflatten(flat, theta)
+            moved = params.split_named(flat)
             logits = torch.func.functional_call(self.model, moved, (self.x_u,))
             return torch.nn.functional.cross_entropy(logits, self.y_u)
 
-        flat = zo.jacobians.flatten(theta)
+        flat = params.flatten(params.named().values())
         return torch.autograd.functional.hessian(loss, flat)
 
 
@@ -250,7 +252,7 @@ def test_inner_products_are_kept_with_the_stated_probability(
     """delta = 0.5 over 400 draws: the bound must not fail more often, and be of the right size."""
     rows, P, delta = torch.cat([digits.J_o[0], digits.J_u[0]]), 50, 0.5
     errors = inner_product_errors(rows, simulate(family, digits.model, P, 400))
-    epsilon = zo.jl_epsilon(P, len(rows), delta, family)
+    epsilon = zo.jl_epsilon(P, len(rows), delta=delta, directions=family)
     assert float((errors > epsilon).double().mean()) <= delta
     assert float(errors.max()) > epsilon / 3
 
@@ -282,36 +284,36 @@ def test_rate_tends_to_a_quarter_and_bounds_hold_between() -> None:
 def test_jl_functions_invert_each_other(
     n: int, epsilon: float, delta: float, family: Directions
 ) -> None:
-    P = zo.jl_min_perturbations(n, epsilon, delta, family)
-    assert zo.jl_epsilon(P, n, delta, family) <= epsilon * (1 + 1e-9)
+    P = zo.jl_min_perturbations(n, epsilon, delta=delta, directions=family)
+    assert zo.jl_epsilon(P, n, delta=delta, directions=family) <= epsilon * (1 + 1e-9)
     if P > 1:
-        assert zo.jl_epsilon(P - 1, n, delta, family) > epsilon * (1 - 1e-9)
+        assert zo.jl_epsilon(P - 1, n, delta=delta, directions=family) > epsilon * (1 - 1e-9)
 
 
 @by_bounded
 def test_jl_functions_are_monotone(family: Directions) -> None:
-    base = zo.jl_min_perturbations(20, 0.1, 0.01, family)
-    assert zo.jl_min_perturbations(40, 0.1, 0.01, family) > base
-    assert zo.jl_min_perturbations(20, 0.05, 0.01, family) > 3.5 * base
-    assert zo.jl_min_perturbations(20, 0.1, 0.001, family) > base
-    first = zo.jl_epsilon(100, 20, 0.01, family)
-    assert zo.jl_epsilon(200, 20, 0.01, family) < first
-    assert zo.jl_epsilon(100, 40, 0.01, family) > first
-    assert zo.jl_epsilon(100, 20, 0.001, family) > first
+    base = zo.jl_min_perturbations(20, 0.1, delta=0.01, directions=family)
+    assert zo.jl_min_perturbations(40, 0.1, delta=0.01, directions=family) > base
+    assert zo.jl_min_perturbations(20, 0.05, delta=0.01, directions=family) > 3.5 * base
+    assert zo.jl_min_perturbations(20, 0.1, delta=0.001, directions=family) > base
+    first = zo.jl_epsilon(100, 20, delta=0.01, directions=family)
+    assert zo.jl_epsilon(200, 20, delta=0.01, directions=family) < first
+    assert zo.jl_epsilon(100, 40, delta=0.01, directions=family) > first
+    assert zo.jl_epsilon(100, 20, delta=0.001, directions=family) > first
 
 
 def test_jl_constants_are_those_of_the_proof() -> None:
-    P = zo.jl_min_perturbations(20, 0.1, 0.01, Gaussian())
+    P = zo.jl_min_perturbations(20, 0.1, delta=0.01, directions=Gaussian())
     c = jl_rate(0.1) / 0.1**2
     assert math.ceil((2 * math.log(20) + math.log(1 / 0.01)) / (c * 0.1**2)) == P
-    signs = zo.jl_min_perturbations(20, 0.1, 0.01)
-    assert signs == zo.jl_min_perturbations(20, 0.1, 0.01, Rademacher())
-    assert signs == zo.jl_min_perturbations(20, 0.1, 0.005, Gaussian())
+    signs = zo.jl_min_perturbations(20, 0.1, delta=0.01)
+    assert signs == zo.jl_min_perturbations(20, 0.1, delta=0.01, directions=Rademacher())
+    assert signs == zo.jl_min_perturbations(20, 0.1, delta=0.005, directions=Gaussian())
 
 
 def test_bound_is_the_papers_formula() -> None:
     J_o, J_u = random(4, 30, seed=12), random(4, 30, seed=13)
-    epsilon = zo.jl_epsilon(50, 8, 0.05, Gaussian())
+    epsilon = zo.jl_epsilon(50, 8, delta=0.05, directions=Gaussian())
     norms = float(J_o.square().sum() + J_u.square().sum())
     bound = zo.kernel_error_bound(J_o, J_u, P=50, delta=0.05, directions=Gaussian())
     assert bound == pytest.approx(epsilon**2 * 4 / 2 * norms**2, rel=1e-9)
@@ -419,17 +421,25 @@ def test_perturbations_needed_is_at_least_one() -> None:
 Call = Callable[[], object]
 J2 = torch.eye(2)
 BAD: list[tuple[Call, type[Exception], str]] = [
-    (lambda: zo.jl_min_perturbations(1, 0.1, 0.1), ValueError, "n: given 1"),
-    (lambda: zo.jl_min_perturbations(2.5, 0.1, 0.1), TypeError, "n: given 2.5"),  # type: ignore[arg-type]
-    (lambda: zo.jl_min_perturbations(2, 0.0, 0.1), ValueError, "epsilon: given 0"),
-    (lambda: zo.jl_min_perturbations(2, math.nan, 0.1), ValueError, "epsilon"),
-    (lambda: zo.jl_min_perturbations(2, 0.1, 1.0), ValueError, "probability of failure"),
-    (lambda: zo.jl_min_perturbations(2, 0.1, 0.0), ValueError, "delta"),
-    (lambda: zo.jl_min_perturbations(2, 0.1, 0.1, Sparse(0.1)), ValueError, "kernel_error_law"),
-    (lambda: zo.jl_min_perturbations(2, 0.1, 0.1, LowRank(1)), ValueError, "kernel_error_law"),
-    (lambda: zo.jl_epsilon(0, 2, 0.1), ValueError, "P: given 0"),
-    (lambda: zo.jl_epsilon(5, 1, 0.1), ValueError, "n: given 1"),
-    (lambda: zo.jl_epsilon(5, 2, 2.0), ValueError, "delta"),
+    (lambda: zo.jl_min_perturbations(1, 0.1, delta=0.1), ValueError, "n: given 1"),
+    (lambda: zo.jl_min_perturbations(2.5, 0.1, delta=0.1), TypeError, "n: given 2.5"),  # type: ignore[arg-type]
+    (lambda: zo.jl_min_perturbations(2, 0.0, delta=0.1), ValueError, "epsilon: given 0"),
+    (lambda: zo.jl_min_perturbations(2, math.nan, delta=0.1), ValueError, "epsilon"),
+    (lambda: zo.jl_min_perturbations(2, 0.1, delta=1.0), ValueError, "probability of failure"),
+    (lambda: zo.jl_min_perturbations(2, 0.1, delta=0.0), ValueError, "delta"),
+    (
+        lambda: zo.jl_min_perturbations(2, 0.1, delta=0.1, directions=Sparse(0.1)),
+        ValueError,
+        "kernel_error_law",
+    ),
+    (
+        lambda: zo.jl_min_perturbations(2, 0.1, delta=0.1, directions=LowRank(1)),
+        ValueError,
+        "kernel_error_law",
+    ),
+    (lambda: zo.jl_epsilon(0, 2, delta=0.1), ValueError, "P: given 0"),
+    (lambda: zo.jl_epsilon(5, 1, delta=0.1), ValueError, "n: given 1"),
+    (lambda: zo.jl_epsilon(5, 2, delta=2.0), ValueError, "delta"),
     (lambda: zo.kernel_error_bound(J2, torch.eye(3), P=1, delta=0.1), ValueError, "same d"),
     (lambda: zo.kernel_error_bound(J2, J2, P=1, delta=0.0), ValueError, "delta"),
     (lambda: zo.kernel_error_law(J2[None], J2, P=1), ValueError, "flatten"),

@@ -95,7 +95,7 @@ def lines_of(docstring: str) -> Iterator[str]:
         text = line.strip().removesuffix("::").removeprefix("- ")
         if not text or SECTION.fullmatch(text) or text.startswith(".. "):
             continue
-        # an entry of a section, whose name stands apart from its description
+        # an entry of a section, whose name is shown apart from its description
         found = re.fullmatch(r"(\*{0,2}[\w, .*]+): (.*)", text) if line.startswith(" ") else None
         yield re.escape(plain(found[2] if found else text)).replace("\0", ".+?")
 
@@ -166,3 +166,8 @@ def test_the_central_law_is_one_formula(rendered: Rendered) -> None:
     )
     assert law.startswith("[norm(J_o)_F^2 norm(J_u)_F^2 + norm(K)_F^2")
     assert law.splitlines()[1].strip().startswith("+ (kappa - 3) sum_k")
+
+
+def test_a_parameter_is_set_off_by_a_dash(rendered: Rendered) -> None:
+    assert " – " in rendered.texts["zotutor.figures.sliders.explore"]
+    assert not any(" -- " in text for text in rendered.texts.values())

@@ -237,11 +237,11 @@ def test_half_precision_is_seen_in_float32(
 
     monkeypatch.setattr(dynamics, "estimate_gradient", spy)
     zeroth: dict[str, Any] = {"P": 3, "seed": 2, "eps": 0.02}
-    extra: dict[str, Any] = {"matrices": matrices}
+    function = zo.one_step if matrices else zo.step_change
     for options in ({}, zeroth):
         exact = zo.one_step(model, x_o, x_u, y_u, lr=0.5, **options)
         half = copy.deepcopy(model).to(dtype)
-        seen = zo.one_step(half, x_o.to(dtype), x_u.to(dtype), y_u, lr=0.5, **options, **extra)
+        seen = function(half, x_o.to(dtype), x_u.to(dtype), y_u, lr=0.5, **options)
         assert all(part.dtype == torch.float32 for part in seen)
         error = (seen.predicted - exact.predicted).norm() / exact.predicted.norm()
         assert error < 10 * torch.finfo(dtype).eps
@@ -341,7 +341,7 @@ def test_bad_arguments_are_refused_before_any_work(
     change: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     model = naive.Counted()
-    arguments: dict[str, Any] = {"x_o": X_O, "x_u": X_U, "y_u": Y_U, "lr": 1e-2} | change
+    arguments: dict[str, Any] = {"x_o": X_O, "x_u": X_U, "y_u": Y_U, "lr": 1e-2, "seed": 0} | change
     with pytest.raises(error, match=words):
         zo.one_step(model, **arguments)
     assert model.calls == 0
@@ -353,11 +353,11 @@ def test_labels_out_of_range_are_refused_before_a_jacobian(
 ) -> None:
     """How many classes there are only a call of the model can tell."""
     model = naive.Counted()
-    monkeypatch.delattr(dynamics, "jacobian")
+    monkeypatch.delattr(dynamics, "jacobian_at")
     with pytest.raises(
         ValueError, match=r"y_u: given labels from 0 to 3, expected 0 to 2, since the model has 3"
     ):
-        zo.one_step(model, X_O, X_U, torch.tensor([3, 0]), lr=1e-2, P=P)
+        zo.one_step(model, X_O, X_U, torch.tensor([3, 0]), lr=1e-2, P=P, seed=0)
     assert model.calls <= 2
 
 
@@ -379,16 +379,35 @@ def test_models_that_cannot_be_compared_are_refused(
     if isinstance(model, nn.Module):
         model.double().train()
     with pytest.raises(error, match=words):
-        zo.one_step(model, X_O, X_U, Y_U, lr=1e-2, P=P)
+        zo.one_step(model, X_O, X_U, Y_U, lr=1e-2, P=P, seed=0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_leaves_the_model_as_it_was(bad: float) -> None:
+def test_an_input_that_is_not_finite_is_named(bad: float) -> None:
     model = naive.Counted()
     x_u = X_U.clone()
     x_u[1, 2] = bad
-    with untouched(model, X_O), pytest.raises(zo.NonFiniteLossError, match="the loss is"):
-        zo.one_step(model, X_O, x_u, Y_U, lr=1e-2, P=2)
+    with untouched(model, X_O), pytest.raises(ValueError, match=rf"x_u: {bad} at \[1, 2\]"):
+        zo.one_step(model, X_O, x_u, Y_U, lr=1e-2, P=2, seed=0)
+    with pytest.raises(ValueError, match=rf"x_o: {bad} at \[1, 2\]"):
+        zo.one_step(model, x_u, X_U, Y_U, lr=1e-2)
+
+
+def test_a_loss_that_is_not_finite_at_a_probe_leaves_the_model_as_it_was() -> None:
+    """Finite at theta, and not at theta + eps u: a square root at its end."""
+
+    class Edge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3, dtype=torch.float64)
+            self.edge = nn.Parameter(torch.full((1,), 1e-7, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + self.edge.sqrt()
+
+    model = Edge()
+    with untouched(model, X_O, X_U), pytest.raises(zo.NonFiniteLossError, match="the loss is"):
+        zo.one_step(model, X_O, X_U, Y_U, lr=1e-2, P=2, seed=0)
 
 
 @pytest.mark.parametrize("P", [None, 3])
@@ -396,22 +415,33 @@ def test_a_loss_that_is_not_finite_leaves_the_model_as_it_was(bad: float) -> Non
 def test_without_matrices_the_same_is_predicted_and_measured(
     P: int | None, family: zo.directions.Directions
 ) -> None:
-    model = zo.models.mlp(8, 1, inputs=6, outputs=5).double()
+    model = zo.models.mlp(8, 1, inputs=6, outputs=5, seed=0).double()
     x = torch.linspace(-1.0, 1.0, 30, dtype=torch.float64).view(5, 6)
     y = torch.tensor([4, 0])
     directions = None if P is None else family
     whole = zo.one_step(model, x[:3], x[3:], y, lr=0.1, P=P, directions=directions, seed=7, step=2)
-    thin = zo.one_step(
-        model, x[:3], x[3:], y, lr=0.1, P=P, directions=directions, seed=7, step=2, matrices=False
+    thin = zo.step_change(
+        model, x[:3], x[3:], y, lr=0.1, P=P, directions=directions, seed=7, step=2
     )
     for name in thin._fields:
         torch.testing.assert_close(getattr(thin, name), getattr(whole, name), msg=name)
 
 
+def test_what_version_0_1_allowed_still_works_and_names_what_replaces_it() -> None:
+    model, x_o, x_u, y_u = batches("mlp")
+    exact = zo.step_change(model, x_o, x_u, y_u, lr=0.1, P=2, seed=0)
+    with pytest.warns(DeprecationWarning, match="use step_change for matrices=False"):
+        seen: Any = zo.one_step(model, x_o, x_u, y_u, lr=0.1, P=2, seed=0, matrices=False)  # type: ignore[call-arg]
+    assert isinstance(seen, dynamics.StepChange)
+    assert torch.equal(seen.measured, exact.measured)
+    with pytest.warns(DeprecationWarning, match="give seed=0 for what it did so far"):
+        seen = zo.one_step(model, x_o, x_u, y_u, lr=0.1, P=2)
+    assert torch.equal(seen.measured, exact.measured)
+    zo.one_step(model, x_o, x_u, y_u, lr=0.1)  # first order draws nothing
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_change_of_log_probs_is_A_J_v(case: str) -> None:
-    if case in naive.NO_FORWARD_MODE:
-        pytest.skip("torch has no forward-mode derivative for it")
     model, x = CASES[case](3)
     J = naive.jacobian(model, x)
     v = normal(J.shape[2], seed=5)

@@ -19,18 +19,20 @@ import test_exercises_kernel_fidelity as fidelity
 import test_exercises_learning_dynamics as dynamics
 import test_exercises_llm_dynamics as llm_dynamics
 import test_exercises_llm_finetuning as llm_finetuning
+import test_exercises_loss_view as loss_view
 import test_exercises_zo_sgd as zo_sgd
 import torch
 from torch import Tensor
 
 import zotutor as zo
-from zotutor.concentration import jl_rate
+from zotutor.bounds import jl_rate
 from zotutor.exercises import NotYet
 
 RIGHT: dict[str, Callable[..., Any]] = {
     "alignment_from_error": fidelity.alignment_from_error,
     "alignment_from_responses": fidelity.alignment_from_responses,
     "best_eps": lambda delta, third: (3 * delta / third) ** (1 / 3),
+    "best_perturbations": loss_view.best_perturbations,
     "best_factor": lambda d, kurtosis: 1 - 1 / (d + kurtosis - 1),
     "change_from_passes": llm_dynamics.change,
     "constant": lambda a: math.sqrt(1 / a + 1),
@@ -47,7 +49,7 @@ RIGHT: dict[str, Callable[..., Any]] = {
     "norm_variance": jl_lemma.norm_variance,
     "perturbations_for": lambda error, d, kurtosis: math.ceil((d + kurtosis - 2) / error**2),
     "perturbations_for_distances": jl_lemma.perturbations_for_distances,
-    "perturbations_for_share": dimension_free.perturbations_for_share,
+    "perturbations_for_share": loss_view.perturbations_for_share,
     "perturbations_to_tell_apart": lambda H, t, g, error: llm_dynamics.needed(
         t @ H / len(t), g, error
     ),

@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 import zotutor as zo
-from zotutor.concentration import jl_rate
+from zotutor.bounds import jl_rate
 
 
 def tail_probability(P: int, epsilon: float) -> float:
@@ -59,7 +59,9 @@ WRONG: list[tuple[Callable[..., None], Callable[..., Any], str]] = [
     ),
     (
         zo.exercises.check_perturbations_for_distances,
-        lambda n, epsilon, delta: zo.jl_min_perturbations(n, epsilon, delta, zo.Gaussian()),
+        lambda n, epsilon, delta: zo.jl_min_perturbations(
+            n, epsilon, delta=delta, directions=zo.Gaussian()
+        ),
         "n.2 events",
     ),
     (

@@ -11,14 +11,7 @@ from torch import Tensor
 
 import zotutor as zo
 from zotutor.directions import Directions
-from zotutor.fidelity import (
-    as_markdown,
-    kernel_fidelity,
-    mean_over_pairs,
-    mnist_table,
-    pair_law,
-    pairs_of_classes,
-)
+from zotutor.fidelity import kernel_fidelity, mean_over_pairs, pair_law, pairs_of_classes
 
 PAIRS = torch.tensor([[0, 1], [2, 0], [1, 1]])
 
@@ -90,26 +83,6 @@ def test_pairs_within_a_class_stand_once() -> None:
     found = pairs_of_classes(y, {"same": (4, 4), "other": (9, 4)})
     assert found["same"].tolist() == [[0, 2], [0, 3], [2, 3]]
     assert found["other"].tolist() == [[1, 0], [1, 2], [1, 3]]
-
-
-def test_table_of_mnist_says_where_it_comes_from_and_follows_the_law() -> None:
-    table = mnist_table()
-    for key in ("date", "command", "machine", "versions", "data", "model"):
-        assert table[key]
-    assert table["d"] == 29_624
-    for state in table["states"].values():
-        for group in state["groups"].values():
-            for row in group["Gaussian"] + group["Rademacher"]:
-                assert abs(row["relative_frobenius"] - row["law"]) < 4.5 * row["std_error"]
-
-
-def test_table_in_markdown_has_a_row_for_each_group() -> None:
-    table = mnist_table()
-    lines = as_markdown(table, "trained", P=25).splitlines()
-    assert len(lines) == 2 + len(table["states"]["trained"]["groups"])
-    assert len({line.count("|") for line in lines}) == 1
-    with pytest.raises(KeyError):
-        as_markdown(table, "half trained")
 
 
 Call = Callable[[Tensor, torch.nn.Module], object]

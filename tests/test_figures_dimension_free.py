@@ -42,12 +42,6 @@ DRAWN: list[Callable[[], Figure]] = [
     lambda: zo.figures.error_distributions(
         {"a": torch.rand(20), "b": np.linspace(0.5, 2, 9)}, title="t"
     ),
-    lambda: zo.figures.stable_steps(
-        [1, 10, 100],
-        {"a": [0.1, 0.5, 1.0]},
-        {"a": ([1, 10], [0.09, 0.4], torch.tensor([0.2, 0.6]))},
-        {"for all": [1e-3, 1e-2, 1e-1]},
-    ),
 ]
 
 
@@ -63,11 +57,3 @@ def test_a_cause_has_the_color_of_its_error() -> None:
     assert to_hex(start.get_color()) == to_hex(trained.get_color()) == error
     assert to_hex(trained.get_markerfacecolor()) == "#ffffff"
     assert [label.get_text() for label in right.get_xticklabels()] == ["10", "30", "1,000"]
-
-
-def test_brackets_reach_from_the_last_rest_to_the_first_blow_up() -> None:
-    figure = zo.figures.stable_steps(
-        [1, 10], {"a": [0.1, 0.5]}, {"a": ([1], [0.1], [0.4])}, {"b": [0.1, 0.2]}
-    )
-    segment = bars(figure.axes[0]).lines[2][0].get_segments()[0]
-    assert np.allclose(segment[:, 1], [0.1, 0.4])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor import jacobians
+from zotutor.parameters import Parameters, resolve
 
 ALL = pytest.mark.parametrize("case", CASES)
 quick = settings(derandomize=True, max_examples=25, deadline=None, database=None)
@@ -39,8 +40,6 @@ def test_jacobian_is_the_naive_one(case: str) -> None:
 
 @ALL
 def test_jvp_is_the_naive_jacobian_times_v(case: str) -> None:
-    if case in naive.NO_FORWARD_MODE:
-        pytest.skip("torch has no forward-mode derivative for it")
     model, x = CASES[case](3)
     J = naive.jacobian(model, x)
     v = normal(J.shape[2], seed=7)
@@ -58,8 +57,6 @@ def test_vjp_is_the_naive_jacobian_transposed_times_g(case: str) -> None:
 @ALL
 @pytest.mark.parametrize("name", ["jacobian", "jvp", "vjp"])
 def test_the_model_is_left_alone(case: str, name: str) -> None:
-    if name == "jvp" and case in naive.NO_FORWARD_MODE:
-        pytest.skip("torch has no forward-mode derivative for it")
     model, x = CASES[case](2)
     z = naive.logits(model, x)
     d = sum(p.numel() for p in naive.trainable(model))
@@ -83,13 +80,13 @@ def test_chunk_size_limits_how_many_inputs_are_seen_at_once(
 ) -> None:
     model, x = CASES["mlp"](7)
     seen: list[int] = []
-    rows = jacobians._rows
+    fill_rows = jacobians._fill_rows
 
-    def spy(model: nn.Module, params: dict[str, Tensor], part: Tensor) -> dict[str, Tensor]:
+    def spy(J: Tensor, params: Parameters, part: Tensor) -> None:
         seen.append(len(part))
-        return rows(model, params, part)
+        fill_rows(J, params, part)
 
-    monkeypatch.setattr(jacobians, "_rows", spy)
+    monkeypatch.setattr(jacobians, "_fill_rows", spy)
     zo.jacobian(model, x, chunk_size=3)
     assert seen == [3, 3, 1]
     seen.clear()
@@ -139,7 +136,7 @@ def test_columns_stand_in_the_order_of_named_parameters() -> None:
         part = J[:, :, offset : offset + p.numel()].sum(-1)
         torch.testing.assert_close(change, part, rtol=1e-4, atol=1e-4)
         offset += p.numel()
-    assert offset == J.shape[2] == jacobians.count(model)
+    assert offset == J.shape[2] == resolve(model).d
 
 
 def test_directions_and_columns_agree_on_the_order() -> None:
@@ -239,14 +236,17 @@ def test_no_result_carries_a_graph_though_the_inputs_do() -> None:
     assert x.grad is None
 
 
-def test_flatten_and_unflatten_are_inverse() -> None:
-    params = jacobians.named_trainable(CASES["scalars"](1)[0])
-    flat = jacobians.flatten(params)
-    again = jacobians.unflatten(flat, params)
-    assert list(again) == list(params)
-    assert all(torch.equal(again[name], params[name]) for name in params)
-    assert all(again[name].shape == params[name].shape for name in params)
-    torch.testing.assert_close(jacobians.flatten(again), flat, rtol=0, atol=0)
+def test_what_version_0_1_had_still_works_and_names_what_replaces_it() -> None:
+    model = CASES["scalars"](1)[0]
+    params = resolve(model)
+    with pytest.warns(DeprecationWarning, match=r"use zotutor.parameters.resolve\(model\).flatten"):
+        flat = jacobians.flatten(params.named())
+    with pytest.warns(DeprecationWarning, match="split_named"):
+        again = jacobians.unflatten(flat, params.named())
+    assert list(again) == list(params.names)
+    assert all(torch.equal(again[name], p) for name, p in params.named().items())
+    with pytest.warns(DeprecationWarning, match=r"resolve\(model\).d"):
+        assert jacobians.count(model) == params.d == len(flat)
 
 
 # ---- errors -------------------------------------------------------------------------------------

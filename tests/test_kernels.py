@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor import directions, kernels
+from zotutor.jacobians import jacobian_at
+from zotutor.parameters import Parameters
 
 ALL = pytest.mark.parametrize("case", CASES)
 FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3), zo.LowRank(2)]
@@ -64,11 +66,11 @@ def test_chunk_size_limits_how_many_observed_inputs_are_held(
     model, x = CASES["mlp"](5)
     seen: list[int] = []
 
-    def spy(model: nn.Module, x: Tensor, **options: Any) -> Tensor:
+    def spy(params: Parameters, x: Tensor, name: str) -> Tensor:
         seen.append(len(x))
-        return zo.jacobian(model, x, **options)
+        return jacobian_at(params, x, name)
 
-    monkeypatch.setattr(kernels, "jacobian", spy)
+    monkeypatch.setattr(kernels, "jacobian_at", spy)
     zo.entk(model, x, x[:3], chunk_size=2)
     assert seen == [3, 2, 2, 1]
 
@@ -535,17 +537,28 @@ def test_the_standard_error_is_that_of_the_mean_over_directions(
     for budget in (1 << 24, 4 * u.shape[0]):
         monkeypatch.setattr(kernels, "_COLUMNS", budget)
         with untouched(model, x_o, x_u):
-            K_U, std = zo.zo_entk(
-                model, x_o, x_u, P=6, directions=family, seed=5, step=1, return_std=True
-            )
+            K_U, std = zo.zo_entk_with_std(model, x_o, x_u, P=6, directions=family, seed=5, step=1)
         close(K_U, samples.mean(0))
         close(std, samples.std(0) / math.sqrt(6))
+
+
+def test_the_flag_of_version_0_1_still_works() -> None:
+    model, x = CASES["mlp"](2)
+    with pytest.warns(DeprecationWarning, match="use zo_entk_with_std for return_std=True"):
+        K_U, std = zo.zo_entk(model, x, x, P=3, seed=1, return_std=True)  # type: ignore[call-arg]
+    for actual, expected in zip(
+        (K_U, std), zo.zo_entk_with_std(model, x, x, P=3, seed=1), strict=True
+    ):
+        assert torch.equal(actual, expected)
+    with pytest.warns(DeprecationWarning, match="leave it out"):
+        K_U = zo.zo_entk(model, x, x, P=3, seed=1, return_std=False)  # type: ignore[call-arg]
+    assert torch.equal(K_U, zo.zo_entk(model, x, x, P=3, seed=1))
 
 
 def test_a_standard_error_needs_two_directions() -> None:
     model = naive.Counted()
     with pytest.raises(ValueError, match="P: given 1, expected at least 2"):
-        zo.zo_entk(model, X, X, P=1, seed=0, return_std=True)
+        zo.zo_entk_with_std(model, X, X, P=1, seed=0)
     assert model.calls == 0
 
 

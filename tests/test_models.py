@@ -28,7 +28,7 @@ def number_of_parameters(model: nn.Module) -> int:
     [(64, 2, 64, 10), (1, 1, 1, 1), (7, 4, 64, 3), (256, 1, 784, 10)],
 )
 def test_mlp_has_the_stated_size(width: int, depth: int, inputs: int, outputs: int) -> None:
-    model = mlp(width, depth, inputs=inputs, outputs=outputs)
+    model = mlp(width, depth, inputs=inputs, outputs=outputs, seed=0)
     expected = (inputs + 1) * width + (depth - 1) * (width + 1) * width + (width + 1) * outputs
     assert number_of_parameters(model) == expected
     assert sum(isinstance(layer, nn.Tanh) for layer in model) == depth
@@ -36,7 +36,7 @@ def test_mlp_has_the_stated_size(width: int, depth: int, inputs: int, outputs: i
 
 
 def test_mlp_of_depth_0_is_linear_in_its_parameters() -> None:
-    model = mlp(5, 0, inputs=4, outputs=3).double()
+    model = mlp(5, 0, inputs=4, outputs=3, seed=0).double()
     assert number_of_parameters(model) == 15
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 4)
     weight = model.state_dict()["1.weight"]
@@ -54,7 +54,7 @@ def test_mlp_of_depth_0_is_linear_in_its_parameters() -> None:
     ],
 )
 def test_lenet_has_the_stated_size(options: dict[str, Any], d: int) -> None:
-    model = lenet(**options)
+    model = lenet(**options, seed=0)
     assert number_of_parameters(model) == d
     shape = options.get("inputs", (1, 28, 28))
     assert model(torch.zeros(2, *shape)).shape == (2, options.get("outputs", 10))
@@ -72,7 +72,7 @@ def test_lenet_has_the_shapes_of_its_docstring(
 ) -> None:
     x = torch.zeros(1, *inputs)
     found = []
-    for layer in lenet(inputs=inputs):
+    for layer in lenet(inputs=inputs, seed=0):
         x = layer(x)
         if isinstance(layer, (nn.Conv2d, nn.AvgPool2d, nn.Linear)):
             found.append(tuple(x.shape[1:]))
@@ -102,8 +102,8 @@ def test_the_seed_alone_decides_the_weights(build: Callable[..., nn.Sequential])
 
 def test_initial_weights_are_the_same_on_every_machine() -> None:
     # computed once on x86-64, Linux; the tolerance is for the rounding of another instruction set
-    mlp_start = mlp().state_dict()["5.weight"].flatten()[:4]
-    lenet_start = lenet().state_dict()["11.weight"].flatten()[:4]
+    mlp_start = mlp(seed=0).state_dict()["5.weight"].flatten()[:4]
+    lenet_start = lenet(seed=0).state_dict()["11.weight"].flatten()[:4]
     torch.testing.assert_close(
         mlp_start,
         torch.tensor([-0.00721865, 0.09592511, 0.0305751, -0.13650495]),
@@ -128,7 +128,9 @@ def test_building_leaves_global_random_state_alone(build: Callable[..., nn.Seque
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("model", [mlp(300, 2, inputs=400), lenet(channels=(40, 60))])
+@pytest.mark.parametrize(
+    "model", [mlp(300, 2, inputs=400, seed=0), lenet(channels=(40, 60), seed=0)]
+)
 def test_weights_have_variance_one_over_fan_in(model: nn.Sequential) -> None:
     # The variance of n uniform draws has relative standard deviation sqrt(0.8 / n); their mean,
     # over its own scale, 1 / sqrt(n). Five of either: about 1 failure in 10^6 tries of each.
@@ -151,7 +153,7 @@ def test_parameters_are_trainable_on_the_cpu_and_of_the_default_dtype(
     for dtype in (torch.float64, torch.float32):
         try:
             torch.set_default_dtype(dtype)
-            model = build()
+            model = build(seed=0)
         finally:
             torch.set_default_dtype(torch.float32)
         for parameter in model.parameters():
@@ -195,17 +197,17 @@ def test_logits_are_smooth_where_relu_and_max_pooling_are_not(inputs: tuple[int,
         return order_of_a_central_difference(model, inputs)
 
     numbers = math.prod(inputs)
-    assert order(mlp(inputs=numbers)) == pytest.approx(2, abs=0.05)
-    assert order(lenet(inputs=inputs)) == pytest.approx(2, abs=0.05)
+    assert order(mlp(inputs=numbers, seed=0)) == pytest.approx(2, abs=0.05)
+    assert order(lenet(inputs=inputs, seed=0)) == pytest.approx(2, abs=0.05)
     # the same measurement sees a kink
-    assert order(with_layers(mlp(inputs=numbers), nn.Tanh, nn.ReLU())) < 1.5
-    assert order(with_layers(lenet(inputs=inputs), nn.Tanh, nn.ReLU())) < 1.5
-    assert order(with_layers(lenet(inputs=inputs), nn.AvgPool2d, nn.MaxPool2d(2))) < 1.5
+    assert order(with_layers(mlp(inputs=numbers, seed=0), nn.Tanh, nn.ReLU())) < 1.5
+    assert order(with_layers(lenet(inputs=inputs, seed=0), nn.Tanh, nn.ReLU())) < 1.5
+    assert order(with_layers(lenet(inputs=inputs, seed=0), nn.AvgPool2d, nn.MaxPool2d(2))) < 1.5
 
 
 @pytest.mark.parametrize("build", BUILDERS)
 def test_training_and_eval_mode_agree(build: Callable[..., nn.Sequential]) -> None:
-    model = build()
+    model = build(seed=0)
     x = torch.rand(2, 1, 28, 28) if build is lenet else torch.rand(2, 1, 8, 8)
     assert torch.equal(model.train()(x), model.eval()(x))
     assert not list(model.buffers())
@@ -214,24 +216,24 @@ def test_training_and_eval_mode_agree(build: Callable[..., nn.Sequential]) -> No
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: mlp(0), ValueError, ["width", "0", "at least 1"]),
-        (lambda: mlp(8, -1), ValueError, ["depth", "-1", "at least 0"]),
-        (lambda: mlp(2.5), TypeError, ["width", "2.5", "int"]),  # type: ignore[arg-type]
-        (lambda: mlp(True), TypeError, ["width", "True", "int"]),
-        (lambda: mlp(inputs=(1, 8, 8)), TypeError, ["inputs", "(1, 8, 8)"]),  # type: ignore[arg-type]
-        (lambda: mlp(outputs=0), ValueError, ["outputs", "0"]),
+        (lambda: mlp(0, seed=0), ValueError, ["width", "0", "at least 1"]),
+        (lambda: mlp(8, -1, seed=0), ValueError, ["depth", "-1", "at least 0"]),
+        (lambda: mlp(2.5, seed=0), TypeError, ["width", "2.5", "int"]),  # type: ignore[arg-type]
+        (lambda: mlp(True, seed=0), TypeError, ["width", "True", "int"]),
+        (lambda: mlp(inputs=(1, 8, 8), seed=0), TypeError, ["inputs", "(1, 8, 8)"]),  # type: ignore[arg-type]
+        (lambda: mlp(outputs=0, seed=0), ValueError, ["outputs", "0"]),
         (lambda: mlp(seed=-1), ValueError, ["seed", "-1"]),
         (lambda: mlp(seed=1 << 64), ValueError, ["seed", "below"]),
-        (lambda: lenet(inputs=64), TypeError, ["inputs", "64", "(1, 28, 28)"]),  # type: ignore[arg-type]
-        (lambda: lenet(inputs=(28, 28)), ValueError, ["inputs", "(28, 28)", "3 integers"]),
-        (lambda: lenet(inputs=(1, 3, 8)), ValueError, ["height", "3", "at least 4"]),
-        (lambda: lenet(inputs=(1, 8, 3)), ValueError, ["width", "3", "at least 4"]),
-        (lambda: lenet(inputs=(0, 8, 8)), ValueError, ["channels of an image", "0"]),
-        (lambda: lenet(channels=(6,)), ValueError, ["channels", "(6,)", "(6, 16)"]),
-        (lambda: lenet(channels=(6, 0)), ValueError, ["channels[1]", "0"]),
-        (lambda: lenet(hidden=84), TypeError, ["hidden", "84", "(60, 42)"]),  # type: ignore[arg-type]
-        (lambda: lenet(hidden=("a",)), TypeError, ["hidden[0]", "'a'"]),  # type: ignore[arg-type]
-        (lambda: lenet(outputs=0), ValueError, ["outputs", "0"]),
+        (lambda: lenet(inputs=64, seed=0), TypeError, ["inputs", "64", "(1, 28, 28)"]),  # type: ignore[arg-type]
+        (lambda: lenet(inputs=(28, 28), seed=0), ValueError, ["inputs", "(28, 28)", "3 integers"]),
+        (lambda: lenet(inputs=(1, 3, 8), seed=0), ValueError, ["height", "3", "at least 4"]),
+        (lambda: lenet(inputs=(1, 8, 3), seed=0), ValueError, ["width", "3", "at least 4"]),
+        (lambda: lenet(inputs=(0, 8, 8), seed=0), ValueError, ["channels of an image", "0"]),
+        (lambda: lenet(channels=(6,), seed=0), ValueError, ["channels", "(6,)", "(6, 16)"]),
+        (lambda: lenet(channels=(6, 0), seed=0), ValueError, ["channels[1]", "0"]),
+        (lambda: lenet(hidden=84, seed=0), TypeError, ["hidden", "84", "(60, 42)"]),  # type: ignore[arg-type]
+        (lambda: lenet(hidden=("a",), seed=0), TypeError, ["hidden[0]", "'a'"]),  # type: ignore[arg-type]
+        (lambda: lenet(outputs=0, seed=0), ValueError, ["outputs", "0"]),
         (lambda: lenet(seed=0.5), TypeError, ["seed", "0.5"]),  # type: ignore[arg-type]
     ],
 )
@@ -245,7 +247,7 @@ def test_bad_arguments_are_named(
 
 
 def test_integers_of_numpy_are_integers() -> None:
-    assert number_of_parameters(mlp(np.int64(4), np.int32(1))) == 65 * 4 + 5 * 10  # type: ignore[arg-type]
+    assert number_of_parameters(mlp(np.int64(4), np.int32(1), seed=0)) == 65 * 4 + 5 * 10  # type: ignore[arg-type]
 
 
 def separable() -> tuple[torch.Tensor, torch.Tensor]:
@@ -308,3 +310,11 @@ def test_labels_that_do_not_fit_are_refused(y: torch.Tensor) -> None:
     ):
         with pytest.raises(ValueError, match="one label per input"):
             call()
+
+
+@pytest.mark.parametrize("model", [mlp, lenet])
+def test_a_seed_that_is_left_out_is_0_with_a_warning(model: Callable[..., nn.Module]) -> None:
+    with pytest.warns(DeprecationWarning, match="give seed=0"):
+        found = model()
+    for a, b in zip(found.parameters(), model(seed=0).parameters(), strict=True):
+        assert torch.equal(a, b)  # the same draws of the same generator

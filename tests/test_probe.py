@@ -310,8 +310,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "linear": lambda: of_model(nn.Linear(4, 3), X),
     "linear without a bias": lambda: of_model(nn.Linear(4, 3, bias=False), X),
     "bilinear": lambda: of_model(nn.Bilinear(4, 4, 3), X, X.flip(0)),
-    "mlp": lambda: of_model(zo.models.mlp(5, 2, inputs=4, outputs=3), X),
-    "lenet": lambda: of_model(zo.models.lenet(inputs=(3, 8, 8)), IMAGES),
+    "mlp": lambda: of_model(zo.models.mlp(5, 2, inputs=4, outputs=3, seed=0), X),
+    "lenet": lambda: of_model(zo.models.lenet(inputs=(3, 8, 8), seed=0), IMAGES),
     "convolution": lambda: of_model(nn.Conv2d(3, 4, 3, padding=1, stride=2), IMAGES),
     "channels last": lambda: of_model(
         nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
@@ -437,9 +437,10 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     move(copied, columns(zo.Rademacher(), tensors, seed=3, step=5, p=2), c)
     with torch.no_grad():
         moved = float(closure())
-    assert probed != plain
-    # a probe may take another kernel than the model alone does, so not the same bits
-    assert probed == pytest.approx(moved, rel=1e-6)
+    assert abs(probed - plain) > 1e-4 * abs(plain)  # many times the tolerance below
+    # In other memory, or under a mode, torch may choose another kernel: the last digits may differ;
+    # that what is handed out is theta + c u to the bit is the next test.
+    assert probed == pytest.approx(moved, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -514,7 +515,7 @@ def test_each_of_seed_step_p_and_family_tells() -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_exception_leaves_nothing_behind(error: type[BaseException], dtype: torch.dtype) -> None:
-    model = fill(zo.models.mlp(5, 2, inputs=4, outputs=3)).to(dtype)
+    model = fill(zo.models.mlp(5, 2, inputs=4, outputs=3, seed=0)).to(dtype)
     tensors = list(model.parameters())
     gradient = torch.ones_like(tensors[0])
     tensors[0].grad = gradient

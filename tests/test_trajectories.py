@@ -112,13 +112,20 @@ def test_trajectory_is_the_loop_in_the_open(directions: Any) -> None:
 
 
 def test_batches_are_the_same_for_both_orders_and_record_only_selects() -> None:
-    options: dict[str, Any] = {"observe": X_O, "steps": 6, "lr": 0.05, "P": 2, "batch_size": 2}
+    options: dict[str, Any] = {
+        "observe": X_O,
+        "steps": 6,
+        "lr": 0.05,
+        "P": 2,
+        "batch_size": 2,
+        "seed": 0,
+    }
     everything = trajectory(network(), batch(), **options, record=range(7))
     some = trajectory(network(), batch(), **options, record=[6, 0, 3])
     assert some.steps.tolist() == [0, 3, 6]
     torch.testing.assert_close(some.log_probs_zo, everything.log_probs_zo[[0, 3, 6]])
     torch.testing.assert_close(some.predicted_zo, everything.predicted_zo[[0, 3, 6]])
-    other = trajectory(network(), batch(), **options, seed=1)
+    other = trajectory(network(), batch(), **(options | {"seed": 1}))
     assert not torch.equal(other.log_probs_fo[-1], everything.log_probs_fo[-1])
     # at a tiny lr the summed predictions are exact, so ZO saw the batches its prediction saw
     tiny = trajectory(network(), batch(), **(options | {"lr": 1e-5}))
@@ -133,7 +140,9 @@ def test_constant_is_the_formula(directions: Any) -> None:
     total = (B @ g).square().sum()
     noise = B.square().sum() * g.square().sum() + total
     noise = noise + (directions.kurtosis - 3) * (B.square() @ g.square()).sum()
-    run = trajectory(model, (x, y), observe=X_O, steps=1, lr=0.1, P=1, directions=directions)
+    run = trajectory(
+        model, (x, y), observe=X_O, steps=1, lr=0.1, P=1, directions=directions, seed=0
+    )
     grid = deviation_grid(
         model,
         (x, y),
@@ -229,7 +238,8 @@ def test_deviation_is_over_the_total_change_of_first_order() -> None:
     ],
 )
 def test_trajectory_refuses(changed: dict[str, Any], message: str) -> None:
-    options: dict[str, Any] = {"observe": X_O, "steps": 4, "lr": 0.1, "P": 1} | changed
+    options: dict[str, Any] = {"observe": X_O, "steps": 4, "lr": 0.1, "P": 1, "seed": 0}
+    options |= changed
     data = options.pop("data", batch())
     with pytest.raises((TypeError, ValueError), match=message):
         trajectory(network(), data, **options)
@@ -259,13 +269,27 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     model = network()
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)
-    with pytest.raises(ArithmeticError, match="loss"):
-        trajectory(model, batch(), observe=X_O, steps=2, lr=0.1, P=1)
+    with pytest.raises(ValueError, match=r"its parameter 0.weight: nan at \[0, 0\], expected fin"):
+        trajectory(model, batch(), observe=X_O, steps=2, lr=0.1, P=1, seed=0)
+
+
+def test_a_run_that_diverges_says_so() -> None:
+    """The first step leads past the largest float64."""
+    model, (x, y) = nn.Linear(4, 3).double(), batch()
+    data = 1000 * x, y
+    for call in (
+        lambda: trajectory(model, data, observe=X_O, steps=2, lr=1e308, P=1, seed=0),
+        lambda: deviation_grid(
+            model, data, observe=X_O, horizon=1e308, steps=[2], P=[1], seeds=[0]
+        ),
+    ):
+        with pytest.raises(zo.NonFiniteLossError, match=r"smaller learning rate|the loss is"):
+            call()
 
 
 def test_the_model_is_copied() -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
-    trajectory(model, batch(), observe=X_O, steps=2, lr=0.5, P=1)
+    trajectory(model, batch(), observe=X_O, steps=2, lr=0.5, P=1, seed=0)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

@@ -3,7 +3,7 @@
 python tools/build_book.py
 
 `make book` calls this; without make, run it with the Python that requirements.lock was installed
-into. Every page is built anew each time, because an incremental build would not repeat the warnings
+into. Every page is rebuilt each time, because an incremental build would not repeat the warnings
 of pages it leaves alone, and a warning is an error here. That is cheap: what takes long, executing
 the chapters, is cached by their cells. The cache is dropped when zotutor, Python or an installed
 package changes, which their cells do not show.
@@ -131,7 +131,7 @@ class Prose(HTMLParser):
 
 
 def raw_markup(page: str) -> list[str]:
-    r"""Places of a page where markup was not understood and stands as it was typed.
+    r"""Places of a page where markup was not understood and is shown as it was typed.
 
     >>> raw_markup("<article><p>a table: | a | b |\n|---|---|</p><code>$</code></article>")
     ['a table: | a | b |\n|---|---|']

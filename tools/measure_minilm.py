@@ -107,12 +107,12 @@ def correlation(step: zo.dynamics.StepChange) -> float:
 
 def one_step(rows: nn.Module, x_o: Tensor, x_u: Tensor, y_u: Tensor) -> dict[str, Any]:
     """FO and ZO steps of the same learning rate: predicted against measured."""
-    unit = zo.one_step(rows, x_o, x_u, y_u, lr=1.0, matrices=False).predicted
+    unit = zo.step_change(rows, x_o, x_u, y_u, lr=1.0).predicted
     found: dict[str, Any] = {"steps": []}
     for change in CHANGES:
         lr = rounded(change / float(unit.abs().max()))
         for P in (None, 8, 64):
-            step = zo.one_step(rows, x_o, x_u, y_u, lr=lr, P=P, seed=0, matrices=False)
+            step = zo.step_change(rows, x_o, x_u, y_u, lr=lr, P=P, seed=0)
             row = {
                 "change": change,
                 "lr": lr,
@@ -122,7 +122,7 @@ def one_step(rows: nn.Module, x_o: Tensor, x_u: Tensor, y_u: Tensor) -> dict[str
             }
             found["steps"].append(row)
             print(row, flush=True)
-    fidelity = step_fidelity(rows, x_o, x_u, y_u, P=8, draws=12)
+    fidelity = step_fidelity(rows, x_o, x_u, y_u, P=8, draws=12, seed=0)
     size, std_error = fidelity.root_mean_square()
     found["fidelity"] = {
         "P": 8,

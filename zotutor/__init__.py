@@ -10,54 +10,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import (
-    concentration,
+    bounds,
     directions,
     dynamics,
     estimators,
     fidelity,
     jacobians,
     kernels,
+    laws,
     optim,
+    parameters,
     planning,
+    similarity,
     streams,
+    tables,
 )
+from .bounds import jl_epsilon, jl_min_perturbations, kernel_error_bound
 from .closure import NonFiniteLossError
-from .concentration import (
+from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
+from .dynamics import one_step, step_change
+from .estimators import estimate_gradient
+from .jacobians import jacobian, jvp, vjp
+from .kernels import entk, zo_entk, zo_entk_with_std
+from .laws import (
     dynamics_error_law,
     estimator_moments,
-    jl_epsilon,
-    jl_min_perturbations,
-    kernel_error_bound,
     kernel_error_law,
     perturbations_needed,
 )
-from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
-from .dynamics import one_step
-from .estimators import estimate_gradient
-from .jacobians import jacobian, jvp, vjp
-from .kernels import (
-    alignment,
-    cka,
-    effective_rank,
-    entk,
-    relative_frobenius,
-    spectral_wasserstein,
-    zo_entk,
-)
+from .moments import estimate_moments
 from .optim import ZOSGD
 from .planning import (
     estimate_dynamics_error,
     estimate_kernel_error,
-    estimate_moments,
     plan,
 )
 from .probe import perturbed
-from .trajectories import trajectory
+from .similarity import (
+    alignment,
+    cka,
+    effective_rank,
+    relative_frobenius,
+    spectral_wasserstein,
+)
+from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
     from . import datasets, exercises, experiments, figures, llm, models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ZOSGD",
@@ -68,9 +69,10 @@ __all__ = [
     "Sparse",
     "Sphere",
     "alignment",
+    "bounds",
     "cka",
-    "concentration",
     "datasets",
+    "deviation_grid",
     "directions",
     "dynamics",
     "dynamics_error_law",
@@ -94,21 +96,27 @@ __all__ = [
     "kernel_error_bound",
     "kernel_error_law",
     "kernels",
+    "laws",
     "llm",
     "models",
     "one_step",
     "optim",
+    "parameters",
     "perturbations_needed",
     "perturbed",
     "plan",
     "planning",
     "relative_frobenius",
+    "similarity",
     "spectral_wasserstein",
+    "step_change",
     "streams",
+    "tables",
     "trajectories",
     "trajectory",
     "vjp",
     "zo_entk",
+    "zo_entk_with_std",
 ]
 
 _LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
@@ -116,7 +124,7 @@ _LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
 
 def __getattr__(name: str) -> Any:
     """Import a module outside of the core where it is first used."""
-    if name in _LAZY:
+    if name in _LAZY or name == "concentration":  # which has moved to bounds and laws
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .checks import check_integer, check_real
-from .concentration import Shapes, pair_terms
 from .directions import Directions, check_family
+from .laws import Shapes, pair_terms
 
 
 class NoiseTerms(NamedTuple):

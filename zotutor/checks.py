@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +212,57 @@ def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None
             "renumber the labels"
         )
     return y.long()
+
+
+def check_floats(
+    name: str,
+    value: Tensor,
+    *,
+    dims: Sequence[int],
+    expected: str,
+    fix: str = "index or reshape it",
+) -> Tensor:
+    """``value`` as a tensor of finite real numbers with one of ``dims`` dimensions, none of size 0.
+
+    ``expected`` says the shape in words, such as "(V, d)", and ``fix`` how to get there.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: given a {type(value).__name__}, expected a tensor of shape {expected}; "
+            "convert it with torch.as_tensor"
+        )
+    if value.layout != torch.strided or value.is_meta:
+        kind = "on the meta device" if value.is_meta else f"of layout {value.layout}"
+        raise TypeError(f"{name}: given a tensor {kind}, expected a dense one that holds numbers")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name}: given dtype {value.dtype}, expected real floating point; convert it with "
+            ".float()"
+        )
+    if value.dim() not in dims or value.numel() == 0:
+        raise ValueError(
+            f"{name}: given shape {tuple(value.shape)}, expected {expected}, no dimension of size "
+            f"0; {fix}"
+        )
+    return check_finite(name, value)
+
+
+def check_finite(name: str, value: Tensor) -> Tensor:
+    """``value`` itself if all of its numbers are finite, or a ValueError that says which is not."""
+    if not is_finite(value):
+        raise ValueError(
+            f"{name}: {place_of_nonfinite(value)}, expected finite numbers; repair or leave out "
+            "what holds it"
+        )
+    return value
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all numbers are; a sum first, which takes no memory and is NaN if any of them is."""
+    return bool(value.detach().sum().isfinite()) or bool(value.isfinite().all())
+
+
+def place_of_nonfinite(value: Tensor) -> str:
+    """The first number that is NaN or infinite, such as "nan at [0, 3]"."""
+    bad = value.detach().isfinite().logical_not().nonzero()[0].tolist()
+    return f"{float(value.detach()[tuple(bad)])} at {bad}"

@@ -1,4 +1,4 @@
-"""What is said, beside what is measured: a table of claims that fails when one is not as stated."""
+"""A table of claims, each with the number that decides it; it fails when one is not as stated."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .llm.runs.ranks import Ranks, place_among
 from .llm.runs.replay import ledger_in
 from .llm.runs.replay import replay as run_replay
 from .llm.runs.weights import save_pretrained
-from .planning import plan as make_plan
+from .planning import Plan, Progress, last_plan, refine
 from .probe import NonFiniteLossError
 
 EXIT_CODES = """\b
@@ -243,12 +243,17 @@ def plan(
     model: Model,
     task: TaskName,
     data: Data = None,
-    error: Annotated[float, typer.Option(help="Relative error asked for.")] = 0.5,
+    error: Annotated[float, typer.Option(help="The relative error wanted.")] = 0.5,
     inputs: Annotated[
-        int, typer.Option(help="Examples to look at: so many of train, so many of dev.")
+        int, typer.Option(help="Number of examples to look at, of train and of dev each.")
     ] = 8,
     directions: Family = "rademacher",
-    samples: Annotated[int, typer.Option(help="Random signs drawn; more are more exact.")] = 64,
+    samples: Annotated[
+        int,
+        typer.Option(
+            help="Random signs drawn where rows are too many to form; more are more exact."
+        ),
+    ] = 64,
     kernel: Annotated[
         bool, typer.Option("--kernel", help="Plan for the kernel, not the log-probabilities.")
     ] = False,
@@ -281,7 +286,26 @@ def plan(
             None if kernel else torch.tensor([e.label for e in task_.train[:inputs]], device=device)
         )
         options: dict[str, Any] = {"error": error, "samples": samples, "seed": seed}
-        print(make_plan(scored, x_o, x_u, y_u, directions=family_, **options))
+        pieces = refine(scored, x_o, x_u, y_u, directions=family_, **options)
+        print(_planned(pieces, bar=sys.stderr.isatty()))
+
+
+def _planned(pieces: Iterator[Progress], *, bar: bool) -> Plan:
+    """The last plan; a bar shows the one so far, and without a terminal a line the first."""
+    from tqdm import tqdm
+
+    found = None
+    with tqdm(disable=not bar, file=sys.stderr, unit="row") as shown:
+        for found in pieces:
+            if found.plan is not None and not bar and found.done < found.total:
+                so_far = f"{found.done} of {found.total}"
+                print(f"zotutor: P is about {found.plan.P} ({so_far})", file=sys.stderr, flush=True)
+                bar = True  # once
+            shown.total, shown.n = found.total, found.done
+            if found.plan is not None:
+                shown.set_postfix_str(f"P is about {found.plan.P}", refresh=False)
+            shown.refresh()
+    return last_plan(found)
 
 
 @app.command(short_help="The tuned weights again, from the base model and a ledger.")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_integer, check_real
-from .concentration import pair_terms
 from .directions import Directions, Gaussian, Rademacher, Sparse, check_family
+from .laws import pair_terms
 
 
 def contracted_constant(

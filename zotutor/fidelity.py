@@ -1,4 +1,4 @@
-"""The fidelity study: K_U of drawn directions beside K, for many pairs of inputs and many draws.
+"""The fidelity study: K_U of drawn directions against K, for many pairs of inputs and many draws.
 
 The paper's figures for LeNet on MNIST are made of these numbers; the chapter *Kernel fidelity* and
 ``tools/measure_mnist.py`` both call this module, on the digits and on MNIST.
@@ -6,21 +6,22 @@ The paper's figures for LeNet on MNIST are made of these numbers; the chapter *K
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .checks import Parameters, check_integer, check_labels, check_tensor
-from .directions import Directions, Gaussian, Rademacher, Sparse
-from .kernels import centered_cosine, product, projected, relative_frobenius, spectral_distance
+from .checks import check_floats, check_integer, check_labels, check_tensor
+from .deprecation import moved
+from .directions import Directions, Gaussian, Rademacher, Sparse, check_draw
+from .kernels import product, projected
+from .parameters import ParametersLike, resolve
+from .similarity import centered_cosine, relative_frobenius, spectral_distance
 
 
 class Fidelity(NamedTuple):
-    """How near K_U is to K, one row a draw, one column a pair of inputs: each (draws, M).
+    """How near K_U is to K: one row for each draw, one column for each pair, (draws, M).
 
     ``relative_frobenius`` is norm(K_U - K)_F / norm(K)_F; ``cka`` the centered kernel alignment;
     ``wasserstein`` the spectral Wasserstein distance over the mean singular value of K.
@@ -34,7 +35,7 @@ class Fidelity(NamedTuple):
 def kernel_fidelity(
     J: Tensor,
     pairs: Tensor,
-    params: Parameters,
+    params: ParametersLike,
     *,
     P: int,
     directions: Directions | None = None,
@@ -44,7 +45,7 @@ def kernel_fidelity(
     """Compare K_U with K for M pairs of inputs, over many draws of U.
 
     Draw t holds the directions of optimizer step t at this seed, so that what is measured is what
-    ``draws`` successive ZO steps would see, were theta to stand still.
+    ``draws`` successive ZO steps would see, were theta not to move.
 
     Args:
         J: Jacobians (N, V, d) of N inputs.
@@ -72,7 +73,8 @@ def kernel_fidelity(
         (torch.Size([5, 1]), True)
     """
     check_integer("draws", draws, low=1)
-    pairs = _check_pairs(pairs, check_tensor("J", J))
+    check_draw(directions, P=P, seed=seed, step=0)
+    pairs, params = _check_pairs(pairs, J), resolve(params)
     o, u = pairs[:, 0], pairs[:, 1]
     K = product(J, J)[o, u]  # (M, V, V)
     scale = torch.linalg.svdvals(K).mean(-1)
@@ -86,9 +88,10 @@ def kernel_fidelity(
 
 
 def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) -> Tensor:
-    """E norm(K_U - K)_F^2 / norm(K)_F^2 at P = 1 for each of M pairs; divide by P for another P.
+    """The squared relative error of K_U at P = 1 for each of M pairs; divide by P for another P.
 
-    :func:`~zotutor.kernel_error_law` for many pairs at once, relative to the kernel.
+    E norm(K_U - K)_F^2 / norm(K)_F^2: :func:`~zotutor.kernel_error_law` for many pairs at once,
+    relative to the kernel.
 
     Args:
         J: Jacobians (N, V, d).
@@ -99,7 +102,8 @@ def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) 
         Shape (M,), float64.
 
     Raises:
-        TypeError, ValueError: for bad pairs, or for a family whose entries are not independent.
+        TypeError, ValueError: for bad pairs, a pair whose K is 0, or a family whose entries are not
+            independent.
 
     Example:
         >>> J = torch.eye(4)[None, :2]
@@ -112,11 +116,16 @@ def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) 
             f"directions: given {family}, expected Gaussian, Rademacher or Sparse; for the others "
             "call kernel_error_law for each pair"
         )
-    pairs = _check_pairs(pairs, check_tensor("J", J))
+    pairs = _check_pairs(pairs, J)
     columns = J.double().square().sum(1)  # (N, d): squared norm of each column of J
     norms, overlap = columns.sum(1), columns @ columns.T
     o, u = pairs[:, 0], pairs[:, 1]
     K = product(J, J)[o, u].double().square().sum((-2, -1))
+    if bool((K == 0).any()):
+        raise ValueError(
+            f"pairs: given {pairs[K == 0][0].tolist()}, whose K is 0, so that a relative error "
+            "means nothing; leave it out"
+        )
     return (norms[o] * norms[u] + K + (family.kurtosis - 3.0) * overlap[o, u]) / K
 
 
@@ -139,43 +148,44 @@ def mean_over_pairs(errors: Tensor) -> tuple[float, float]:
         >>> mean_over_pairs(torch.tensor([[3.0, 1.0], [3.0, 1.0]]))
         (2.0, 0.0)
     """
-    if check_tensor("errors", errors).dim() != 2 or len(errors) < 2:
+    expected = "(draws, M), at least 2 draws"
+    if len(check_floats("errors", errors, dims=(2,), expected=expected)) < 2:
         raise ValueError(
             f"errors: given shape {tuple(errors.shape)}, expected (draws, M) with at least 2 draws"
         )
     squares = errors.double().square()
     size = squares.mean(0).sqrt()
-    per_draw = ((squares - size.square()) / (2 * size)).mean(1)
+    slope = torch.where(size > 0, 1 / (2 * size), 0.0)  # an error that is always 0 has no spread
+    per_draw = ((squares - size.square()) * slope).mean(1)
     return float(size.mean()), float(per_draw.std() / len(errors) ** 0.5)
 
 
 def _check_pairs(pairs: Tensor, J: Tensor) -> Tensor:
-    if J.dim() != 3:
-        raise ValueError(
-            f"J: given shape {tuple(J.shape)}, expected (N, V, d), as zotutor.jacobian returns"
-        )
+    check_floats("J", J, dims=(3,), expected="(N, V, d), as zotutor.jacobian returns")
     if check_tensor("pairs", pairs).dim() != 2 or pairs.shape[1] != 2 or pairs.shape[0] == 0:
         raise ValueError(
             f"pairs: given shape {tuple(pairs.shape)}, expected (M, 2): observed, updated-on"
         )
-    if pairs.is_floating_point() or int(pairs.min()) < 0 or int(pairs.max()) >= J.shape[0]:
+    if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
+        raise TypeError(f"pairs: given {pairs.dtype}, expected integers, rows of J")
+    if int(pairs.min()) < 0 or int(pairs.max()) >= J.shape[0]:
         raise ValueError(
-            f"pairs: given {pairs.dtype} from {float(pairs.min()):g} to {float(pairs.max()):g}, "
+            f"pairs: given numbers from {int(pairs.min())} to {int(pairs.max())}, "
             f"expected integers from 0 to {J.shape[0] - 1}, rows of J"
         )
     return pairs.long()
 
 
 def pairs_of_classes(y: Tensor, groups: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
-    """All pairs of different inputs whose labels are those asked for, by name of the group.
+    """All pairs of different inputs whose labels are those given, by name of the group.
 
     Args:
         y: labels (N,).
         groups: name -> (label of the observed input, label of the updated-on input).
 
     Returns:
-        name -> (M, 2), row numbers into y. Within one class every pair stands once, and no input is
-        paired with itself.
+        name -> (M, 2), row numbers into y. Within one class every pair is listed once, and
+        no input is paired with itself.
 
     Raises:
         TypeError, ValueError: for bad labels, or a group without a pair.
@@ -201,48 +211,7 @@ def pairs_of_classes(y: Tensor, groups: Mapping[str, tuple[int, int]]) -> dict[s
     return found
 
 
-def mnist_table() -> dict[str, Any]:
-    """The numbers that ``tools/measure_mnist.py`` measured on MNIST, with their date and data.
-
-    Returns:
-        The file ``zotutor/data/mnist_fidelity.json``, as it is.
-    """
-    text = files("zotutor").joinpath("data", "mnist_fidelity.json").read_text(encoding="utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
-
-
-def as_markdown(table: dict[str, Any], state: str, *, P: int = 125) -> str:
-    """One state of :func:`mnist_table` at one P, as a table in Markdown.
-
-    Args:
-        table: as :func:`mnist_table` returns.
-        state: "at initialization" or "trained".
-        P: number of perturbations, one of those measured.
-
-    Returns:
-        A header and a row for each group of pairs: alignment; relative error with Gaussian and
-        Rademacher directions, each with its standard error; the law; CKA; Wasserstein distance;
-        the bound over the law, as lengths, at P = 125.
-
-    Raises:
-        KeyError, StopIteration: for a state or P that was not measured.
-
-    Example:
-        >>> print(as_markdown(mnist_table(), "at initialization").splitlines()[0])
-        | pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |
-    """
-    lines = ["| pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |"]
-    lines.append("|:--|--:|--:|--:|--:|--:|--:|--:|")
-    for name, group in table["states"][state]["groups"].items():
-        gaussian, signs = (
-            next(row for row in group[family] if row["P"] == P)
-            for family in ("Gaussian", "Rademacher")
-        )
-        cells = [name, f"{group['alignment']:.4f}"]
-        cells.append(f"{gaussian['relative_frobenius']:.3f} ± {gaussian['std_error']:.3f}")
-        cells.append(f"{gaussian['law']:.3f}")
-        cells.append(f"{signs['relative_frobenius']:.3f} ± {signs['std_error']:.3f}")
-        cells += [f"{gaussian['cka']:.3f}", f"{gaussian['wasserstein']:.3f}"]
-        lines.append("| " + " | ".join([*cells, f"{group['bound_over_law']:.1f}"]) + " |")
-    return "\n".join(lines)
+__getattr__ = moved(
+    __name__,
+    {"mnist_table": "zotutor.tables", "as_markdown": "zotutor.tables:mnist_as_markdown"},
+)

@@ -1,202 +1,144 @@
-"""A model as a function of its flat parameters: J, J v and J^T g."""
+"""A model as a function of its flat parameters: J, J v and J^T g.
+
+Each is computed by the fastest way that the model allows, and by a slower one with the same result
+where torch has no rule for the fast one: :func:`vjp` by plain backward passes, which every model
+that can be trained allows; :func:`jvp` in forward mode, else by two backward passes, else row by
+row; :func:`jacobian` vectorized over inputs and outputs, else row by row.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.autograd import forward_ad
+from torch.func import jacrev, vmap
 
-from .checks import check_batch, check_comparable, check_integer, check_tensor, trainable
+from .calling import (
+    called,
+    logits,
+    logits_of,
+    model_of,
+    plain_attention,
+    recording,
+    refuse_nonfinite,
+    resolve_model,
+)
+from .checks import check_batch, check_integer, check_tensor
+from .deprecation import warn
+from .parameters import Parameters, resolve
 
 _BUDGET = 1 << 26
 """Numbers of a Jacobian formed at once: 256 MB in float32."""
 
 
-def named_trainable(model: nn.Module) -> dict[str, Tensor]:
-    """The trainable parameters by name, detached, in ``named_parameters()`` order."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: given a {type(model).__name__}, expected a torch.nn.Module")
-    trainable(model)
-    check_comparable(model)
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+# ---- J^T g --------------------------------------------------------------------------------------
 
 
-def count(model: nn.Module) -> int:
-    """d, the number of trainable parameters.
+class Pullback:
+    """One forward pass over x whose graph is kept: J(x)^T g for as many g as are wanted.
 
-    >>> count(nn.Linear(2, 3))
-    9
-    """
-    return sum(tensor.numel() for tensor in trainable(model))
-
-
-def flatten(tensors: dict[str, Tensor]) -> Tensor:
-    """The parameters as one vector of shape (d,)."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
-
-
-def unflatten(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The vector ``flat`` (d,) cut into parameters shaped as ``like``; the inverse of flatten."""
-    parts = flat.split([tensor.numel() for tensor in like.values()])
-    return {
-        name: part.view(tensor.shape).to(tensor.dtype)
-        for (name, tensor), part in zip(like.items(), parts, strict=True)
-    }
-
-
-def _everywhere(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``params`` under every name by which a module of the model holds them.
-
-    A tied parameter gets all its names, but a module that is used in several places only its first
-    path: given two paths to one module, `functional_call` leaves the substitute in it for good.
-    """
-    first: dict[int, str] = {}
-    found = {}
-    for path, module in model.named_modules():
-        for name, p in module.named_parameters(path, recurse=False, remove_duplicate=False):
-            if first.setdefault(id(p), name) in params:
-                found[name] = params[first[id(p)]]
-    return found
-
-
-def _random_state(x: Tensor) -> Tensor:
-    return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
-
-
-def as_logits(output: Any) -> Any:
-    """What a model returned, or its ``.logits``, as language models return them."""
-    return getattr(output, "logits", output)
-
-
-def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The logits z (N, V) of the model at ``params``; the model is not touched.
-
-    Raises:
-        ValueError: if the model returns anything but one row of logits for each input, or draws
-            random numbers.
-    """
-    before = _random_state(x)
-    try:
-        output: Any = functional_call(model, _everywhere(model, params), (x,), tie_weights=False)
-    except Exception as error:
-        error.add_note(f"The model was called with x of shape {tuple(x.shape)} and {x.dtype}.")
-        raise
-    if not torch.equal(_random_state(x), before):
-        (torch.cuda if x.is_cuda else torch).set_rng_state(before)
-        raise ValueError(
-            "model: it drew random numbers (dropout in training mode, or noise), so that its "
-            "logits are no function of the parameters; call model.eval() first"
-        )
-    logits = as_logits(output)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"model: returned {given} for {x.shape[0]} inputs, expected logits of shape "
-            f"({x.shape[0]}, V); wrap the model so that it returns one row an input"
-        )
-    return logits
-
-
-def _function(model: nn.Module, x: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
-    return lambda params: logits_of(model, params, x)
-
-
-@contextmanager
-def differentiable() -> Iterator[None]:
-    """Attention from plain operations, and no graph around the result.
-
-    The fused kernels have neither a batching rule nor a forward-mode derivative.
-    """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            # slow batching is not the caller's concern, nor is what forward mode imports
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _rows(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-    """J(x) by parameter, each of shape (N, V, *the parameter's)."""
-
-    def one(params: dict[str, Tensor], x_n: Tensor) -> Tensor:
-        return logits_of(model, params, x_n[None])[0]
-
-    try:
-        return vmap(jacrev(one), in_dims=(None, 0))(params, x)
-    except RuntimeError:  # an operation that cannot be batched, or a branch on a value
-        rows: list[list[dict[str, Tensor]]] = []
-        for x_n in x:
-            pulled: Any = torch.func.vjp(lambda p, x_n=x_n: one(p, x_n), params)
-            z, pull = pulled
-            basis = torch.eye(z.shape[0], dtype=z.dtype, device=z.device)
-            rows.append([pull(e)[0] for e in basis])
-        return {k: torch.stack([torch.stack([r[k] for r in row]) for row in rows]) for k in params}
-
-
-def jacobian(model: nn.Module, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
-    """The Jacobian of the logits in the flat parameters: J(x) = dz(x) / dtheta.
-
-    One backward pass an output, vectorized over inputs and outputs, ``chunk_size`` inputs at a
-    time. Where an operation cannot be vectorized (recurrent layers, a branch on a value), the
-    backward passes are made one after the other, which is slower and gives the same.
-
-    Args:
-        model: returns logits (N, V) for a batch (N, ...); no dropout or batch norm in training.
-        x: inputs (N, ...), N at least 1.
-        chunk_size: inputs at a time; by default so many that 2^26 numbers are formed at once.
-
-    Returns:
-        Shape (N, V, d), in the parameters' dtype. It must fit in memory: for larger models use
-        :func:`jvp` and :func:`vjp`, which never form it.
-
-    Raises:
-        TypeError, ValueError: for a bad batch, model or chunk_size.
+    Costs a backward pass for each g, and the activations as long as the object lives.
 
     Example:
-        >>> model = nn.Linear(2, 3, bias=False)
-        >>> jacobian(model, torch.tensor([[1.0, 2.0]]))[0, 0]
-        tensor([1., 2., 0., 0., 0., 0.])
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> pullback = Pullback(resolve_model(model), torch.tensor([[1.0, 2.0]]))
+        >>> pullback(torch.tensor([[3.0]])), pullback(torch.tensor([[0.5]]))
+        (tensor([3., 6.]), tensor([0.5000, 1.0000]))
     """
-    params = named_trainable(model)
-    check_batch("x", x)
-    if chunk_size is not None:
-        check_integer("chunk_size", chunk_size, low=1)
-    with differentiable():
-        V = logits_of(model, params, x[:1]).shape[1]
-        d = sum(tensor.numel() for tensor in params.values())
-        size = max(1, _BUDGET // (V * d)) if chunk_size is None else chunk_size
-        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in params.values()))
-        J = torch.empty(x.shape[0], V, d, dtype=dtype, device=x.device)
-        for rows, part in zip(J.split(size), x.split(size), strict=True):
-            offset = 0
-            for name, J_part in _rows(model, params, part).items():
-                width = params[name].numel()
-                rows[:, :, offset : offset + width] = J_part.reshape(len(part), V, width)
-                offset += width
-    return J
+
+    def __init__(self, params: Parameters, x: Tensor) -> None:
+        self.params = params
+        model = model_of(params)
+        with recording(model):
+            self._z = called(model, x.clone() if x.is_inference() else x.detach())
+        if not self._z.requires_grad:
+            raise ValueError(
+                "model: its logits carry no derivative: they are computed under torch.no_grad, "
+                "detached, or read no trainable parameter; return what autograd can follow"
+            )
+        self.logits = self._z.detach()
+        """z (N, V)."""
+
+    def parts(self, g: Tensor, *, graph: bool = False) -> list[Tensor | None]:
+        """J^T g by parameter, None where the logits do not depend on it; g is (N, V)."""
+        with recording(model_of(self.params)):
+            found = torch.autograd.grad(
+                self._z,
+                self.params.tensors,
+                g.to(self._z.dtype),
+                retain_graph=True,
+                create_graph=graph,
+                allow_unused=True,
+            )
+        return list(found)
+
+    def __call__(self, g: Tensor) -> Tensor:
+        """J^T g, (d,)."""
+        return self.params.flatten(filled(self.parts(g.detach()), self.params.tensors))
 
 
-def _check_vector(v: Tensor, d: int, name: str) -> None:
-    if check_tensor(name, v).shape != (d,):
+def filled(parts: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """0 for what does not matter to the logits, and dense what an embedding returns as sparse."""
+    return [
+        torch.zeros_like(tensor) if part is None else part.detach().to_dense()
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+
+
+def vjp(model: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+    r"""The vector-Jacobian product :math:`\sum_n J(x_n)^\top g_n`, in one backward pass.
+
+    Args:
+        model: returns logits (N, V) for a batch (N, ...).
+        x: inputs (N, ...).
+        g: one vector of cotangents for each input, (N, V).
+
+    Returns:
+        Shape (d,). With g = G / N it is the gradient of the mean loss.
+
+    Raises:
+        TypeError, ValueError: for a bad batch, model or shape; ValueError where NaN or infinity
+            comes out, with the place it comes from.
+
+    For many g at one x use :class:`Pullback`, which keeps the forward pass.
+
+    Example:
+        >>> vjp(nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))
+        tensor([3., 6.])
+    """
+    return vjp_at(resolve_model(model), x, g)
+
+
+def vjp_at(params: Parameters, x: Tensor, g: Tensor, name: str = "x") -> Tensor:
+    """:func:`vjp` of a resolved model; ``name`` is what errors call x."""
+    check_batch(name, x)
+    check_tensor("g", g)
+    pullback = Pullback(params, x)
+    if g.shape != pullback.logits.shape:
         raise ValueError(
-            f"{name}: given {tuple(v.shape)}, expected shape ({d},), one number for each trainable "
-            "parameter; flatten in named_parameters() order"
+            f"g: given {tuple(g.shape)}, expected the logits' shape "
+            f"{tuple(pullback.logits.shape)}; give one row of cotangents for each input"
         )
+    _check_real_tensor("g", g)
+    return refuse_nonfinite(pullback(g), params, x, name, g=g)
+
+
+# ---- J v ----------------------------------------------------------------------------------------
 
 
 def jvp(model: nn.Module, x: Tensor, v: Tensor) -> Tensor:
-    """J(x) v, how the logits move when theta moves along v, in one forward-mode pass.
+    r"""The Jacobian-vector product :math:`J(x)\,v`: how the logits move when theta moves along v.
+
+    In forward mode, at the cost of two to three forward passes. Where an operation has no
+    forward-mode derivative (grouped matrix products in a mixture of experts, weight norm, a custom
+    ``autograd.Function``), by the derivative in u of :math:`v^\top J(x)^\top u`, which is two
+    backward passes; where that is not possible either (``EmbeddingBag``), row by row.
+
+    Forward mode does not stop at ``torch.no_grad()`` inside a model, as backward passes do; where a
+    part of the model counts as a constant, write ``.detach()``.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -204,51 +146,203 @@ def jvp(model: nn.Module, x: Tensor, v: Tensor) -> Tensor:
         v: a direction in flat parameters, (d,).
 
     Returns:
-        Shape (N, V). Costs two to three forward passes, and no Jacobian is formed.
+        Shape (N, V). No Jacobian is formed.
 
     Raises:
-        TypeError, ValueError: for a bad batch, model or shape.
+        TypeError, ValueError: for a bad batch, model or shape; ValueError where NaN or infinity
+            comes out, with the place it comes from.
 
     Example:
         >>> jvp(nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 2.0]]), torch.tensor([3.0, 4.0]))
         tensor([[11.]])
     """
-    params = named_trainable(model)
-    check_batch("x", x)
-    _check_vector(v, sum(tensor.numel() for tensor in params.values()), "v")
-    tangents = unflatten(v.detach(), params)
-    with differentiable():
-        return torch.func.jvp(_function(model, x), (params,), (tangents,))[1]
+    return jvp_at(resolve_model(model), x, v)
 
 
-def vjp(model: nn.Module, x: Tensor, g: Tensor) -> Tensor:
-    """sum_n J(x_n)^T g_n, in one backward pass.
+def jvp_at(params: Parameters, x: Tensor, v: Tensor, name: str = "x") -> Tensor:
+    """:func:`jvp` of a resolved model; ``name`` is what errors call x."""
+    check_batch(name, x)
+    check_direction("v", v, params.d)
+    v = v.detach()
+    moved = None
+    for way in (_forward_mode, _twice_backward):
+        try:
+            moved = way(params, x, v)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # no rule for an operation; an error of the model comes out below
+            continue
+        if moved is not None:
+            break
+    if moved is None:
+        moved = torch.stack([J @ v.to(J.dtype) for J in (_rows_of_one(params, x_n) for x_n in x)])
+    return refuse_nonfinite(moved, params, x, name, v=v)
+
+
+def check_direction(name: str, v: Tensor, d: int) -> None:
+    """Refuse what is no vector of d real numbers."""
+    if check_tensor(name, v).shape != (d,):
+        raise ValueError(
+            f"{name}: given {tuple(v.shape)}, expected shape ({d},), one number for each trainable "
+            "parameter; flatten in named_parameters() order"
+        )
+    _check_real_tensor(name, v)
+
+
+def _check_real_tensor(name: str, value: Tensor) -> None:
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name}: given dtype {value.dtype}, expected real floating point; convert it with "
+            ".float()"
+        )
+
+
+def _forward_mode(params: Parameters, x: Tensor, v: Tensor) -> Tensor:
+    tangents = params.split_named(v)
+    with plain_attention(), torch.inference_mode(False), torch.no_grad(), forward_ad.dual_level():
+        duals = {
+            name: forward_ad.make_dual(p, tangents[name]) for name, p in params.named().items()
+        }
+        z = logits_of(model_of(params), duals, x.clone() if x.is_inference() else x.detach())
+        tangent = forward_ad.unpack_dual(z).tangent
+        if tangent is None:
+            raise ValueError(
+                "model: its logits carry no derivative: they are detached, or read no trainable "
+                "parameter; return what autograd can follow"
+            )
+        return tangent.detach().clone()
+
+
+def _twice_backward(params: Parameters, x: Tensor, v: Tensor) -> Tensor | None:
+    """d/du of v . J^T u, or None if parts of the second derivative were lost.
+
+    That happens without an error: behind a function that is once differentiable, J^T u is a
+    constant to autograd. So J^T u is taken at random signs u, where u . J v = v . J^T u must hold.
+    """
+    with plain_attention():
+        pullback = Pullback(params, x)
+        z = pullback.logits
+        source = torch.Generator(z.device).manual_seed(0)
+        u = torch.randint(0, 2, z.shape, generator=source, device=z.device).to(z.dtype) * 2 - 1
+        u.requires_grad_()
+        parts = pullback.parts(u, graph=True)
+        pairs = [
+            (part, along.to(part.dtype))
+            for part, along in zip(parts, params.split(v), strict=True)
+            if part is not None
+        ]
+        linked = [pair for pair in pairs if pair[0].requires_grad]
+        with recording(model_of(params)):
+            (moved,) = torch.autograd.grad(
+                [part for part, _ in linked], u, [along for _, along in linked], allow_unused=True
+            )
+    if moved is None:
+        return None
+    products = [part.detach().double() * along.double() for part, along in pairs]
+    total = sum(float(p.sum()) for p in products)
+    rounding = torch.finfo(z.dtype).eps ** 0.5
+    size = float(moved.double().norm()) * z.numel() ** 0.5
+    size += sum(float(p.square().sum()) for p in products) ** 0.5
+    agrees = abs(float((u.detach().double() * moved.double()).sum()) - total) <= rounding * size
+    return moved.detach() if agrees else None
+
+
+# ---- J ------------------------------------------------------------------------------------------
+
+
+def jacobian(model: nn.Module, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
+    r"""The Jacobian of the logits in the flat parameters, :math:`J(x) = dz(x) / d\theta`.
+
+    One backward pass for each output, vectorized over inputs and outputs, ``chunk_size`` inputs at
+    a time. Where an operation cannot be vectorized (recurrent layers, a branch on a value, a custom
+    ``autograd.Function``), the backward passes are made one after the other, which is slower and
+    gives the same.
 
     Args:
-        model: returns logits (N, V) for a batch (N, ...).
-        x: inputs (N, ...).
-        g: one vector of cotangents an input, (N, V).
+        model: returns logits (N, V) for a batch (N, ...); no dropout or batch norm in training.
+        x: inputs (N, ...), N at least 1.
+        chunk_size: inputs at a time; by default as many as form 2^26 numbers at once.
 
     Returns:
-        Shape (d,). With g = G / N it is the gradient of the mean loss.
+        Shape (N, V, d), in the parameters' dtype. It must fit in memory: for larger models use
+        :func:`jvp` and :func:`vjp`, which never form it.
 
     Raises:
-        TypeError, ValueError: for a bad batch, model or shape.
+        TypeError, ValueError: for a bad batch, model or chunk_size; ValueError where NaN or
+            infinity comes out, with the place it comes from.
 
     Example:
-        >>> vjp(nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))
-        tensor([3., 6.])
+        >>> model = nn.Linear(2, 3, bias=False)
+        >>> jacobian(model, torch.tensor([[1.0, 2.0]]))[0, 0]
+        tensor([1., 2., 0., 0., 0., 0.])
     """
-    params = named_trainable(model)
-    check_batch("x", x)
-    check_tensor("g", g)
-    with torch.no_grad():
-        pulled: Any = torch.func.vjp(_function(model, x), params)
-        logits, pull = pulled
-        if g.shape != logits.shape:
-            raise ValueError(
-                f"g: given {tuple(g.shape)}, expected the logits' shape {tuple(logits.shape)}; "
-                "give one row of cotangents an input"
-            )
-        (grads,) = pull(g.detach().to(logits.dtype))
-    return flatten(grads)
+    return jacobian_at(resolve_model(model), x, chunk_size=chunk_size)
+
+
+def jacobian_at(
+    params: Parameters, x: Tensor, name: str = "x", *, chunk_size: int | None = None
+) -> Tensor:
+    """:func:`jacobian` of a resolved model; ``name`` is what errors call x."""
+    check_batch(name, x)
+    if chunk_size is not None:
+        check_integer("chunk_size", chunk_size, low=1)
+    V = logits(model_of(params), x[:1]).shape[1]
+    size = max(1, _BUDGET // max(1, V * params.d)) if chunk_size is None else chunk_size
+    dtype = reduce(torch.promote_types, params.dtypes)
+    J = torch.empty(x.shape[0], V, params.d, dtype=dtype, device=x.device)
+    for rows, part in zip(J.split(size), x.split(size), strict=True):
+        _fill_rows(rows, params, part)
+    if not bool(J.any()):
+        Pullback(params, x[:1])  # which refuses a model whose logits carry no derivative
+    return refuse_nonfinite(J, params, x, name)
+
+
+def _fill_rows(J: Tensor, params: Parameters, x: Tensor) -> None:
+    """Write J(x) (N, V, d)."""
+
+    def one(theta: dict[str, Tensor], x_n: Tensor) -> Tensor:
+        return logits_of(model_of(params), theta, x_n[None])[0]
+
+    try:
+        with plain_attention(), torch.no_grad():
+            by_name = vmap(jacrev(one), in_dims=(None, 0))(params.named(), x)
+    except Exception:  # noqa: BLE001  what torch.func cannot follow raises anything
+        # an error of the model itself comes out here
+        for row, x_n in zip(J, x, strict=True):
+            row.copy_(_rows_of_one(params, x_n))
+        return
+    for i, _, start, stop in params:
+        rows = by_name[params.names[i]]  # (N, V, *shape)
+        J[:, :, start:stop] = rows.reshape(*J.shape[:2], stop - start)
+
+
+def _rows_of_one(params: Parameters, x_n: Tensor) -> Tensor:
+    """J(x_n) (V, d), by one backward pass for each output."""
+    pullback = Pullback(params, x_n[None])
+    z = pullback.logits
+    return torch.stack([pullback(e[None]) for e in torch.eye(z.shape[1]).to(z)])
+
+
+# ---- deprecated ---------------------------------------------------------------------------------
+
+
+def flatten(tensors: dict[str, Tensor]) -> Tensor:
+    """Deprecated: use ``zotutor.parameters.resolve(model).flatten``."""
+    warn("jacobians.flatten is deprecated; use zotutor.parameters.resolve(model).flatten")
+    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+
+
+def unflatten(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Deprecated: use ``zotutor.parameters.resolve(model).split_named``."""
+    warn("jacobians.unflatten is deprecated; use zotutor.parameters.resolve(model).split_named")
+    parts = flat.split([tensor.numel() for tensor in like.values()])
+    return {
+        name: part.view(tensor.shape).to(tensor.dtype)
+        for (name, tensor), part in zip(like.items(), parts, strict=True)
+    }
+
+
+def count(model: nn.Module) -> int:
+    """Deprecated: use ``zotutor.parameters.resolve(model).d``."""
+    warn("jacobians.count is deprecated; use zotutor.parameters.resolve(model).d")
+    return resolve(model).d

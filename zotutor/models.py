@@ -12,6 +12,7 @@ of a ReLU or of a max pooling there is no second derivative, and those slopes be
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ __all__ = ["accuracy", "gradient", "lenet", "mlp", "train"]
 
 
 def mlp(
-    width: int = 64, depth: int = 2, *, inputs: int = 64, outputs: int = 10, seed: int = 0
+    width: int = 64, depth: int = 2, *, inputs: int = 64, outputs: int = 10, seed: int | None = None
 ) -> nn.Sequential:
     """Return a tanh network of `depth` hidden layers of `width` units; it flattens its input.
 
@@ -70,7 +71,7 @@ def mlp(
     depth = check_integer("depth", depth, low=0)
     sizes = [check_integer("inputs", inputs, low=1), *[width] * depth]
     outputs = check_integer("outputs", outputs, low=1)
-    seed = check_integer("seed", seed, low=0, high=1 << 64)
+    seed = _given_seed(seed)
     return _initialized([nn.Flatten(), *_dense_layers(sizes, outputs)], seed)
 
 
@@ -80,7 +81,7 @@ def lenet(
     outputs: int = 10,
     channels: Sequence[int] = (6, 16),
     hidden: Sequence[int] = (60, 42),
-    seed: int = 0,
+    seed: int | None = None,
 ) -> nn.Sequential:
     """Return a LeNet: two convolutions with average pooling, then dense layers, tanh throughout.
 
@@ -143,7 +144,7 @@ def lenet(
     first, second = (check_integer(f"channels[{i}]", c, low=1) for i, c in enumerate(channels))
     sizes = [check_integer(f"hidden[{i}]", h, low=1) for i, h in enumerate(hidden)]
     outputs = check_integer("outputs", outputs, low=1)
-    seed = check_integer("seed", seed, low=0, high=1 << 64)
+    seed = _given_seed(seed)
 
     kernel, paddings = (5, (2, 0)) if min(height, width) >= 12 else (3, (1, 1))
     sides = [(side // 2 + 2 * paddings[1] - kernel + 1) // 2 for side in (height, width)]
@@ -254,6 +255,18 @@ def gradient(model: nn.Module, x: Tensor, *, y: Tensor) -> Tensor:
     params = [p for p in model.parameters() if p.requires_grad]
     parts = torch.autograd.grad(F.cross_entropy(model(x), y), params)
     return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _given_seed(seed: int | None) -> int:
+    """The seed, or 0 with a warning: until 0.1 it could be left out."""
+    if seed is None:
+        warnings.warn(
+            "mlp and lenet: a later version will ask for a seed; give seed=0 for the same weights",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return 0
+    return check_integer("seed", seed, low=0, high=1 << 64)
 
 
 def _check_labels(x: Tensor, y: Tensor) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_integer
-from .concentration import pair_variance
 from .directions import Sphere
+from .laws import pair_variance
 
 
 def orthogonal_directions(d: int, P: int, *, seed: int) -> Tensor:

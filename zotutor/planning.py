@@ -1,25 +1,36 @@
 """How many perturbations are enough for this model and these data, without forming a Jacobian.
 
-Every law is a sum over rows a_i of J_o and b_j of J_u of something quadratic in each. With random
-signs w and w', a = J_o^T w and b = J_u^T w' are two vector-Jacobian products, and the law for the
-one pair (a, b) is an unbiased estimate of the whole sum. So it works at any vocabulary.
+Every law is a sum over rows a_i of J_o and b_j of J_u of something quadratic in each. Where the
+rows are few, as for the label words of a task, each is one backward pass, and the sum is exact.
+Where they are many, as for a vocabulary, it is estimated: with random signs w and w', a = J_o^T w
+and b = J_u^T w' are two vector-Jacobian products, and the law for the one pair (a, b) is an
+unbiased estimate of the whole sum.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch, check_integer, check_labels, check_real, trainable
-from .concentration import Form, Moments, Shapes, mean_of_draws, pair_terms
-from .directions import Directions, LowRank, check_draw, matrix_shape
-from .dynamics import change_of_log_probs, cross_entropy_gradient
-from .jacobians import differentiable, flatten, jvp, logits_of, named_trainable, unflatten, vjp
+from .calling import finite_logits, refuse_nonfinite, resolve_model
+from .checks import check_batch, check_integer, check_real
+from .deprecation import moved, seed_was_optional
+from .directions import Directions, check_draw
+from .dynamics import change_of_log_probs_at, loss_gradient_at
+from .jacobians import Pullback, jvp_at
+from .laws import PairTerms, needed, sum_pairs
+from .parameters import Parameters
 from .streams import Stream, signs
+
+_HELD = 1 << 29
+"""Numbers of J_u held at once where all rows are formed: 2 GB in float32."""
+
+_FORMED = 1 << 24
+"""Numbers of J_o held at once, in addition: more than one row of a small model."""
 
 
 class Estimated(NamedTuple):
@@ -38,20 +49,36 @@ class Plan(NamedTuple):
     steps: int
     forward_passes: int
     target: str
+    std_error: float = 0.0
+    """Of P; 0 where every row was formed."""
+    samples: int = 0
+    """How many random signs were drawn; 0 where every row was formed."""
 
     def __str__(self) -> str:
         """The plan in words."""
         errors = ", ".join(f"{error:.2g} at P = {P}" for P, error in self.errors.items())
+        certain = "exactly, for these inputs"
+        if self.samples:
+            certain = f"standard error {self.std_error:.2g}, from {self.samples} random samples"
         return (
             f"Alignment {self.alignment:.3g}. Relative error of {self.target}: {errors}.\n"
-            f"P = {self.P} perturbations give the error asked for, in one step of "
-            f"{self.forward_passes} forward passes.\n"
-            f"So do {self.steps} steps at P = 1 with the learning rate divided by {self.steps}: "
-            f"{2 * self.steps} forward passes in all."
+            f"P = {self.P} perturbations ({certain}) reach the relative error wanted, in one step "
+            f"of {self.forward_passes} forward passes.\n"
+            f"{self.steps} steps at P = 1 with the learning rate divided by {self.steps} do the "
+            f"same: {2 * self.steps} forward passes in all."
         )
 
 
-def _random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor) -> Tensor:
+class Progress(NamedTuple):
+    """How far :func:`refine` is."""
+
+    plan: Plan | None
+    """From what was measured so far; None before there is anything to say."""
+    done: int
+    total: int
+
+
+def random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor) -> Tensor:
     """Signs for estimates, from streams that no direction uses (five integers, not four)."""
     flat = signs(
         Stream.of(seed, *number, 0, 0), slice(0, math.prod(shape)), like.dtype, like.device
@@ -59,67 +86,109 @@ def _random_signs(shape: tuple[int, ...], seed: int, *number: int, like: Tensor)
     return flat.view(shape)
 
 
-def _shapes(model: nn.Module) -> Shapes:
-    return [tensor.shape for tensor in trainable(model)]
-
-
-def _summary(samples: list[float]) -> Estimated:
+def summary(samples: list[float]) -> Estimated:
+    """The mean of independent samples, and its standard error."""
     values = torch.tensor(samples, dtype=torch.float64)
     return Estimated(float(values.mean()), float(values.std() / math.sqrt(len(samples))))
 
 
-class _Measured(NamedTuple):
-    """One draw of w and w': each an unbiased estimate of a sum over all pairs of rows."""
+# ---- the sums over rows -------------------------------------------------------------------------
+
+
+class _Sums(NamedTuple):
+    """Sums over pairs of rows: of a part of them, or an unbiased estimate of all."""
 
     variance: float
     squared_kernel: float
     squared_norms: float
 
 
-def _measure_kernel(
-    model: nn.Module, x_o: Tensor, x_u: Tensor, family: Directions, samples: int, seed: int
-) -> list[_Measured]:
-    params, shapes = named_trainable(model), _shapes(model)
-    with torch.no_grad():
-        z_o, z_u = logits_of(model, params, x_o), logits_of(model, params, x_u)
-    found = []
+def _sums(terms: PairTerms, squared_kernel: float | None = None) -> _Sums:
+    """``squared_kernel``, where an estimate is known that varies less than (a . b)^2."""
+    kernel = terms.aligned if squared_kernel is None else squared_kernel
+    return _Sums(terms.norms + kernel + terms.excess, kernel, terms.norms)
+
+
+def _sampled_kernel(
+    params: Parameters, x_o: Tensor, x_u: Tensor, family: Directions, samples: int, seed: int
+) -> Iterator[_Sums]:
+    """Two backward passes and one forward-mode pass for each sample."""
+    back_o, back_u = Pullback(params, x_o), Pullback(params, x_u)
     for s in range(samples):
-        a = vjp(model, x_o, _random_signs(tuple(z_o.shape), seed, s, 0, like=z_o))
-        b = vjp(model, x_u, _random_signs(tuple(z_u.shape), seed, s, 1, like=z_u))
-        found.append(_measured(a, b, jvp(model, x_o, b), family, shapes))
-    return found
+        w, w_u = (
+            random_signs(tuple(back.logits.shape), seed, s, number, like=back.logits)
+            for number, back in enumerate((back_o, back_u))
+        )
+        a = refuse_nonfinite(back_o(w), params, x_o, "x_o")
+        b = refuse_nonfinite(back_u(w_u), params, x_u, "x_u")
+        moved = float(jvp_at(params, x_o, b, "x_o").double().square().sum())
+        yield _sums(sum_pairs(a[None], b[None], family, params.shapes), moved)
 
 
-def _measure_dynamics(
-    model: nn.Module,
+def _sampled_dynamics(
+    params: Parameters,
     x_o: Tensor,
     x_u: Tensor,
     y_u: Tensor,
     family: Directions,
     samples: int,
     seed: int,
-) -> list[_Measured]:
-    params, shapes = named_trainable(model), _shapes(model)
-    with torch.no_grad():
-        z_o, z_u = logits_of(model, params, x_o), logits_of(model, params, x_u)
-    y_u = check_labels("y_u", y_u, count=x_u.shape[0], classes=z_u.shape[1])
-    g = vjp(model, x_u, cross_entropy_gradient(z_u, y_u) / x_u.shape[0])
-    moved, pi = change_of_log_probs(model, x_o, g), z_o.softmax(-1)
-    found = []
+) -> Iterator[_Sums]:
+    """One backward pass for each sample, and some at the start."""
+    g = loss_gradient_at(params, x_u, y_u, "x_u", "y_u").g
+    moved = float(change_of_log_probs_at(params, x_o, g).double().square().sum())
+    back = Pullback(params, x_o)
+    pi = finite_logits(params, x_o, "x_o").softmax(-1)
     for s in range(samples):
-        w = _random_signs(tuple(z_o.shape), seed, s, 0, like=z_o)
-        b = vjp(model, x_o, w - pi * w.sum(-1, keepdim=True))  # A^T w = w - pi (1 . w)
-        found.append(_measured(b, g, moved, family, shapes))
-    return found
+        w = random_signs(tuple(pi.shape), seed, s, 0, like=pi)
+        b = back(w - pi * w.sum(-1, keepdim=True))  # A^T w = w - pi (1 . w)
+        refuse_nonfinite(b, params, x_o, "x_o")
+        yield _sums(sum_pairs(b[None], g[None], family, params.shapes), moved)
 
 
-def _measured(a: Tensor, b: Tensor, moved: Tensor, family: Directions, shapes: Shapes) -> _Measured:
-    """``moved`` is J_o b: its squared norm varies less than (a . b)^2, with the same mean."""
-    terms = pair_terms(a[None], b[None], directions=family, shapes=shapes)
-    kernel = float(moved.double().square().sum())
-    return _Measured(terms.norms + kernel + terms.excess, kernel, terms.norms)
+def rows_in_blocks(
+    params: Parameters, x: Tensor, size: int, *, log_probs: bool = False, name: str = "x"
+) -> Iterator[Tensor]:
+    """The rows of J(x), or of A J(x), some at a time: (up to ``size``, d) each.
+
+    One backward pass for each output of each input; no more than ``size`` rows are held.
+    """
+    block: list[Tensor] = []
+    for x_n in x.split(1):
+        back = Pullback(params, x_n)
+        z = back.logits
+        for e_i in torch.eye(z.shape[1]).to(z):
+            g = e_i - z[0].softmax(-1) if log_probs else e_i
+            block.append(refuse_nonfinite(back(g[None]), params, x_n, name))
+            if len(block) == size:
+                yield torch.stack(block)
+                block.clear()
+    if block:
+        yield torch.stack(block)
 
 
+def _exact_kernel(
+    params: Parameters, x_o: Tensor, x_u: Tensor, family: Directions
+) -> Iterator[tuple[int, _Sums]]:
+    """How many rows of J_o were paired with a block of J_u, and the sums over those pairs."""
+    for block in rows_in_blocks(params, x_u, max(1, _HELD // params.d), name="x_u"):
+        for rows in rows_in_blocks(params, x_o, max(1, _FORMED // params.d), name="x_o"):
+            yield len(rows), _sums(sum_pairs(rows, block, family, params.shapes))
+
+
+def exact_dynamics(
+    params: Parameters, x_o: Tensor, g: Tensor, family: Directions
+) -> Iterator[tuple[int, PairTerms]]:
+    """How many rows of B = A J_o were formed, and the terms of the law over those and g."""
+    size = max(1, _FORMED // params.d)
+    for rows in rows_in_blocks(params, x_o, size, log_probs=True, name="x_o"):
+        yield len(rows), sum_pairs(rows, g[None], family, params.shapes)
+
+
+# ---- estimates ----------------------------------------------------------------------------------
+
+
+@seed_was_optional
 def estimate_kernel_error(
     model: nn.Module,
     x_o: Tensor,
@@ -128,7 +197,7 @@ def estimate_kernel_error(
     P: int,
     directions: Directions | None = None,
     samples: int = 64,
-    seed: int = 0,
+    seed: int,
 ) -> Estimated:
     """An unbiased estimate of :func:`~zotutor.kernel_error_law` that never forms a Jacobian.
 
@@ -144,21 +213,22 @@ def estimate_kernel_error(
         seed: of the signs w, 0 <= seed < 2^64.
 
     Returns:
-        E norm(K_U - K)_F^2, summed over all N_o N_u blocks, and its standard error.
+        The mean of norm(K_U - K)_F^2, summed over all N_o N_u blocks, and its standard error.
 
     Raises:
         TypeError, ValueError: for bad batches, P or samples.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
-        >>> estimate_kernel_error(nn.Linear(2, 1), x, x, P=36).value
+        >>> estimate_kernel_error(nn.Linear(2, 1), x, x, P=36, seed=0).value
         1.0
     """
     family = _check(x_o, x_u, P, directions, samples, seed)
-    found = _measure_kernel(model, x_o, x_u, family, samples, seed)
-    return _summary([sample.variance / P for sample in found])
+    found = _sampled_kernel(resolve_model(model), x_o, x_u, family, samples, seed)
+    return summary([sample.variance / P for sample in found])
 
 
+@seed_was_optional
 def estimate_dynamics_error(
     model: nn.Module,
     x_o: Tensor,
@@ -169,7 +239,7 @@ def estimate_dynamics_error(
     lr: float,
     directions: Directions | None = None,
     samples: int = 64,
-    seed: int = 0,
+    seed: int,
 ) -> Estimated:
     """An unbiased estimate of :func:`~zotutor.dynamics_error_law` that never forms a Jacobian.
 
@@ -195,129 +265,16 @@ def estimate_dynamics_error(
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
-        >>> found = estimate_dynamics_error(nn.Linear(2, 3), x, x, torch.tensor([0]), P=1, lr=0.1)
+        >>> y, model = torch.tensor([0]), nn.Linear(2, 3)
+        >>> found = estimate_dynamics_error(model, x, x, y, P=1, lr=0.1, seed=0)
         >>> found.value > 0
         True
     """
     family = _check(x_o, x_u, P, directions, samples, seed)
     lr = check_real("lr", lr, low=0.0)
-    found = _measure_dynamics(model, x_o, x_u, y_u, family, samples, seed)
-    return _summary([lr**2 * sample.variance / P for sample in found])
-
-
-def estimate_moments(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    P: int,
-    directions: Directions | None = None,
-    samples: int = 64,
-    seed: int = 0,
-) -> tuple[Moments, Moments]:
-    """:func:`~zotutor.estimator_moments` of the mean cross-entropy, without its Hessian H.
-
-    g and g^T H g are exact, from one and two backward passes; tr(H) and what else a family needs
-    come from Hessian-vector products with random signs (Hutchinson, 1990), one a sample, and for
-    LowRank three more for each matrix of the model.
-
-    Args:
-        model: returns logits (N, V) for a batch (N, ...).
-        x: inputs (N, ...).
-        y: labels (N,).
-        P: number of perturbations, at least 1.
-        directions: family of u; Rademacher by default.
-        samples: draws of signs, at least 2.
-        seed: of the signs, 0 <= seed < 2^64.
-
-    Returns:
-        Two ``Moments``: the estimates, and their standard errors. E|g_hat|^2 is exact.
-
-    Raises:
-        TypeError, ValueError: for a bad batch, labels, P or samples.
-
-    Example:
-        >>> x, y = torch.eye(2), torch.tensor([0, 1])
-        >>> moments, errors = estimate_moments(nn.Linear(2, 2), x, y, P=1)
-        >>> moments.squared_norm > 0, errors.squared_norm
-        (True, 0.0)
-    """
-    family = _check(x, x, P, directions, samples, seed)
-    params, shapes = named_trainable(model), _shapes(model)
-    with torch.no_grad():
-        classes = logits_of(model, params, x).shape[1]
-    y = check_labels("y", y, count=x.shape[0], classes=classes)
-
-    def loss(params: dict[str, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(logits_of(model, params, x), y)
-
-    with differentiable():
-        pulled: Any = torch.func.vjp(torch.func.grad(loss), params)
-        gradient, pull = pulled
-
-    def hessian_times(v: Tensor) -> Tensor:
-        with differentiable():
-            return flatten(pull(unflatten(v.to(g.dtype), params))[0])
-
-    g = flatten(gradient)
-    d, along, squared = g.numel(), float(g @ hessian_times(g)), float(g.double().square().sum())
-    curvatures = []
-    for s in range(samples):
-        v = _random_signs((d,), seed, s, 0, like=g)
-        diagonal = v * hessian_times(v)  # its mean is the diagonal of H
-        trace, fourth = float(diagonal.sum()), float(diagonal @ g.square())
-        factored = 0.0
-        if isinstance(family, LowRank):
-            factored = _factored_sample(g, shapes, hessian_times, seed, s)
-        form = Form(d, trace, along, squared, fourth, factored)
-        curvatures.append(mean_of_draws(form, family, P))
-    # for H = I everything is known: its trace d, its diagonal 1, and the factored sum
-    identity = Form(d, d, squared, squared, squared, _factored_identity(g, shapes))
-    norm = mean_of_draws(identity, family, P)
-    curvature = _summary(curvatures)
-    return Moments(norm, curvature.value), Moments(0.0, curvature.std_error)
-
-
-def _matrices(g: Tensor, shapes: Shapes) -> list[tuple[slice, Tensor]]:
-    """The place and the matrix N of each matrix-shaped part of g."""
-    found, offset = [], 0
-    for shape in shapes:
-        size, matrix = math.prod(shape), matrix_shape(shape)
-        cut = slice(offset, offset + size)
-        if matrix is not None:
-            found.append((cut, g[cut].view(matrix)))
-        offset += size
-    return found
-
-
-def _factored_identity(g: Tensor, shapes: Shapes) -> float:
-    """``Form.factored`` for H = I: (m + n + 1) |N|^2 for each matrix."""
-    return sum(
-        (sum(N.shape) + 1) * float(N.double().square().sum()) for _, N in _matrices(g, shapes)
-    )
-
-
-def _factored_sample(
-    g: Tensor, shapes: Shapes, hessian_times: Callable[[Tensor], Tensor], seed: int, s: int
-) -> float:
-    """One unbiased sample of ``Form.factored``, from Hessian-vector products within a matrix.
-
-    With signs s (of length m) and t (n), t' (m), s' (n): the three sums are the means of z^T H z
-    for z = s (t'^T N), of z^T H z for z = (N s') t^T, and of x^T H y for x = (N s') t^T and
-    y = (N t) s'^T, each z laid out as the matrix.
-    """
-    total = 0.0
-    for number, (cut, N) in enumerate(_matrices(g, shapes)):
-        m, n = N.shape
-        draws = _random_signs((2 * (m + n),), seed, s, 1, number, like=g)
-        s_m, t_m, s_n, t_n = draws.split([m, m, n, n])
-        spread = torch.outer(s_m, t_m @ N)
-        x, y = torch.outer(N @ s_n, t_n), torch.outer(N @ t_n, s_n)
-        for left, right in ((spread, spread), (x, x), (x, y)):
-            v = torch.zeros_like(g)
-            v[cut] = right.reshape(-1)
-            total += float(left.reshape(-1) @ hessian_times(v)[cut])
-    return total
+    params = resolve_model(model)
+    found = _sampled_dynamics(params, x_o, x_u, y_u, family, samples, seed)
+    return summary([lr**2 * sample.variance / P for sample in found])
 
 
 def _check(
@@ -329,6 +286,10 @@ def _check(
     return check_draw(directions, P=P, seed=seed, step=0)
 
 
+# ---- the planner --------------------------------------------------------------------------------
+
+
+@seed_was_optional
 def plan(
     model: nn.Module,
     x_o: Tensor,
@@ -338,57 +299,138 @@ def plan(
     error: float = 0.1,
     directions: Directions | None = None,
     samples: int = 64,
-    seed: int = 0,
+    seed: int,
 ) -> Plan:
-    """How many perturbations this model and these data need for a relative error.
+    r"""How many perturbations this model and these data need for a relative error.
 
-    The relative error of the kernel is sqrt(E norm(K_U - K)_F^2) / norm(K)_F over all pairs of x_o
-    and x_u; it falls as 1/sqrt(P), so that one measurement answers for every P. With labels y_u it
-    is the error of what a user sees, the change of log pi(. | x_o) in one step on (x_u, y_u); then
-    ``alignment`` is a' = |B g|^2 / (norm(B)_F^2 |g|^2). Over T steps at lr / T the same noise
-    averages out as well, so that T steps at P = 1 do what one step does at P = T.
+    The relative error of the kernel is
 
-    Nothing of size V x V or V x d is formed; about three passes a sample.
+    .. math:: \sqrt{\operatorname E \lVert K_U - K \rVert_F^2} \,/\, \lVert K \rVert_F
+
+    over all pairs of x_o and x_u; it falls as 1/sqrt(P), so that one measurement answers for every
+    P. With labels y_u it is the error of what a user sees, the change of log pi(. | x_o) in one
+    step on (x_u, y_u); then ``alignment`` is a' = |B g|^2 / (norm(B)_F^2 |g|^2). Over T steps at
+    lr / T the same noise averages out as well, so that T steps at P = 1 do what one step does at
+    P = T.
+
+    Nothing of size V x V or V x d is formed. Where one backward pass for each output of each input
+    costs less than ``samples`` samples, as for a few label words, P is exact for these inputs; else
+    it is estimated from random signs, and its standard error is stated.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
         x_o: observed inputs (N_o, ...).
         x_u: updated-on inputs (N_u, ...).
         y_u: their labels (N_u,), to plan for the learning dynamics; None for the kernel.
-        error: relative error asked for, above 0.
+        error: the relative error wanted, above 0.
         directions: family of u; Rademacher by default.
-        samples: draws of random signs; 64 leave the error of P at some 10 %.
+        samples: draws of random signs, at least 2; the standard error falls as 1/sqrt(samples).
         seed: of the signs, 0 <= seed < 2^64.
 
     Returns:
         Named tuple: alignment, P, errors {1: .., 8: .., 64: ..}, steps at P = 1, forward_passes
-        (2 P) of one step, target. Printing it says so in words.
+        (2 P) of one step, target, std_error (of P; 0 where it is exact) and samples. Printing it
+        says so in words.
 
     Raises:
         TypeError, ValueError: for bad batches, labels, error or samples; ValueError if the kernel
-            is 0, when a relative error means nothing.
+            is 0, when a relative error means nothing, or where NaN or infinity comes out.
 
-    When J is at hand use :func:`~zotutor.kernel_error_law`, which is exact.
+    When J is at hand use :func:`~zotutor.kernel_error_law`, which is exact; to see the estimate as
+    it becomes better, :func:`~zotutor.planning.refine`.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
-        >>> plan(nn.Linear(2, 1), x, x, error=0.5).P
+        >>> plan(nn.Linear(2, 1), x, x, error=0.5, seed=0).P
         4
     """
-    error = check_real("error", error, low=0.0, open_low=True)
-    family = _check(x_o, x_u, 1, directions, samples, seed)
-    if y_u is None:
-        target = "the kernel"
-        found = _measure_kernel(model, x_o, x_u, family, samples, seed)
-    else:
-        target = "the change of log-probabilities"
-        found = _measure_dynamics(model, x_o, x_u, y_u, family, samples, seed)
-    variance, kernel, norms = (sum(column) / len(found) for column in zip(*found, strict=True))
-    if kernel <= 0.0:
+    options = {"directions": directions, "samples": samples, "seed": seed}
+    *_, last = refine(model, x_o, x_u, y_u, error=error, **options)  # type: ignore[arg-type]
+    return last_plan(last)
+
+
+def last_plan(last: Progress | None) -> Plan:
+    """The plan that :func:`refine` ends with, or a ValueError if there is none."""
+    if last is None or last.plan is None:
         raise ValueError(
             "model: its kernel block is 0 here, so that a relative error means nothing; choose "
             "x_o and x_u that share parameters, or use estimate_kernel_error"
         )
-    P = max(1, math.ceil(variance / kernel / error**2 - 1e-9))
-    errors = {p: math.sqrt(variance / kernel / p) for p in (1, 8, 64)}
-    return Plan(kernel / norms, P, errors, P, 2 * P, target)
+    return last.plan
+
+
+def refine(
+    model: nn.Module,
+    x_o: Tensor,
+    x_u: Tensor,
+    y_u: Tensor | None = None,
+    *,
+    error: float = 0.1,
+    directions: Directions | None = None,
+    samples: int = 64,
+    seed: int,
+) -> Iterator[Progress]:
+    """:func:`plan` as it becomes better: a plan from what was measured so far, after each piece.
+
+    Arguments, errors: as :func:`plan`.
+
+    Yields:
+        Named tuples (plan, done, total). Where P is exact, a plan before the last is that of the
+        rows formed so far, each of which is one input and output.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> [(p.done, p.total) for p in refine(nn.Linear(2, 1), x, x, samples=64, seed=0)]
+        [(2, 2)]
+    """
+    error = check_real("error", error, low=0.0, open_low=True)
+    family = _check(x_o, x_u, 1, directions, samples, seed)
+    params = resolve_model(model)
+    V = finite_logits(params, x_o, "x_o").shape[1]
+    n_o, n_u = len(x_o), len(x_u)
+    if y_u is not None:
+        target, passes = "the change of log-probabilities", V * n_o
+        exact = samples >= V
+    else:
+        blocks = -(-V * n_u // max(1, _HELD // params.d))
+        target, passes = "the kernel", blocks * V * n_o
+        exact = passes + V * n_u <= samples * (2.5 * n_o + n_u)  # forward mode counts as 1.5
+    pieces: Iterator[tuple[int, _Sums]]
+    if exact and y_u is not None:
+        g = loss_gradient_at(params, x_u, y_u, "x_u", "y_u").g
+        pieces = ((k, _sums(terms)) for k, terms in exact_dynamics(params, x_o, g, family))
+    elif exact:
+        pieces = _exact_kernel(params, x_o, x_u, family)
+    elif y_u is not None:
+        found = _sampled_dynamics(params, x_o, x_u, y_u, family, samples, seed)
+        pieces, passes = ((1, sample) for sample in found), samples
+    else:
+        found = _sampled_kernel(params, x_o, x_u, family, samples, seed)
+        pieces, passes = ((1, sample) for sample in found), samples
+    done, seen = 0, []
+    for count, sums in pieces:
+        done += count
+        seen.append(sums)
+        yield Progress(_planned(seen, error, target, exact), done, passes)
+
+
+def _planned(seen: list[_Sums], error: float, target: str, exact: bool) -> Plan | None:
+    variances, kernels, norms = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*seen, strict=True)
+    )
+    kernel = float(kernels.sum())
+    if kernel <= 0.0:
+        return None
+    ratio = float(variances.sum()) / kernel
+    P = needed(ratio, error)
+    errors = {p: math.sqrt(ratio / p) for p in (1, 8, 64)}
+    alignment = kernel / float(norms.sum())
+    if exact:
+        return Plan(alignment, P, errors, P, 2 * P, target)
+    n, off = len(seen), variances - ratio * kernels  # a ratio of means: to first order in both
+    spread = float(off.square().sum().sqrt()) / kernel * (math.sqrt(n / (n - 1)) if n > 1 else 0)
+    std_error = spread / error**2 if n > 1 else math.inf
+    return Plan(alignment, P, errors, P, 2 * P, target, std_error, n)
+
+
+__getattr__ = moved(__name__, {"estimate_moments": "zotutor.moments"})

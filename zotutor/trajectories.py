@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batch, check_integer, check_labels, check_real, trainable
-from .concentration import pair_terms
+from .calling import as_logits, finite_logits, model_of, resolve_model
+from .checks import check_batch, check_integer, check_labels, check_real
+from .closure import NonFiniteLossError
+from .deprecation import seed_was_optional
 from .directions import Directions, check_draw, check_family
 from .dynamics import (
-    change_of_log_probs,
-    cross_entropy_gradient,
+    change_of_log_probs_at,
     log_softmax_jacobian,
+    loss_gradient_at,
     random_projection,
 )
-from .jacobians import jacobian, logits_of, named_trainable, vjp
+from .jacobians import jacobian_at
 from .kernels import product
+from .laws import PairTerms, pair_terms
 from .optim import ZOSGD
+from .parameters import Parameters, at_least_float32
 
 
 class Trajectory(NamedTuple):
@@ -43,10 +48,11 @@ class Trajectory(NamedTuple):
 
         In the lazy regime it is ``constant`` / sqrt(T P) at the last step T.
         """
-        total = (self.log_probs_fo[-1] - self.log_probs_fo[0]).norm()
+        total = _length(self.log_probs_fo[-1] - self.log_probs_fo[0])
         return (self.log_probs_zo - self.log_probs_fo).flatten(1).norm(dim=1) / total
 
 
+@seed_was_optional
 def trajectory(
     model: nn.Module,
     data: tuple[Tensor, Tensor],
@@ -58,20 +64,31 @@ def trajectory(
     directions: Directions | None = None,
     eps: float | None = None,
     batch_size: int | None = None,
-    seed: int = 0,
+    seed: int,
     record: Sequence[int] | None = None,
     kernel_inputs: int = 4,
 ) -> Trajectory:
-    """Run FO-SGD and ZO-SGD side by side on the same batches, and predict both step by step.
+    r"""Run FO-SGD and ZO-SGD side by side on the same batches, and predict both step by step.
 
     Each step's change of log pi(. | x_o) is predicted from the parameters it starts at: -lr A J_o g
     for FO and -lr A J_o U U^T g for ZO, with the very U of that step. Predictions are summed over
-    the run and can be set beside what was measured.
+    the run, for comparison with what was measured.
 
-    The deviation of the two runs at the end of T steps obeys |dev| / |total change| =
-    C / sqrt(T P) as long as B = A J_o and the gradient g keep their values, with
-    C^2 = [norm(B)_F^2 |g|^2 + |B g|^2 + ...] / |B g|^2: the one-step law summed over independent
-    steps. C is computed from B and g at the start (full data), without a fit.
+    The deviation of the two runs at the end of T steps obeys
+
+    .. math::
+
+        \frac{\lvert \text{deviation} \rvert}{\lvert \text{total change} \rvert}
+        = \frac{C}{\sqrt{T P}}, \qquad
+        C^2 = \frac{\lVert B \rVert_F^2 \lvert g \rvert^2 + \lvert B g \rvert^2 + \dots}
+        {\lvert B g \rvert^2},
+
+    as long as B = A J_o and the gradient g keep their values: the one-step law summed over
+    independent steps. C is computed from B and g at the start (full data), without a fit.
+
+    In half precision the FO run keeps its parameters in float32 and rounds them for each pass, and
+    the ZO run rounds its updates stochastically, as :class:`~zotutor.ZOSGD` does: rounding to
+    nearest would lose every update below half a spacing. Log-probabilities are float32 at least.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...). Two copies are trained; it is left alone.
@@ -82,8 +99,8 @@ def trajectory(
         P: number of perturbations, at least 1.
         directions: family of u; Rademacher by default.
         eps: finite-difference step; None for the default.
-        batch_size: inputs a step, drawn with replacement; None for all data each step.
-        seed: of the directions and of the batches.
+        batch_size: inputs per step, drawn with replacement; None for all data each step.
+        seed: of the directions and of the batches, 0 <= seed < 2^64.
         record: steps after which to record, in [0, steps]; by default about ten, with 0 and T.
         kernel_inputs: how many observed inputs the kernel drift is computed on.
 
@@ -94,17 +111,17 @@ def trajectory(
         (norm(B)_F^2 |g|^2) along the FO run; constant, C. And ``deviation()``.
 
     Raises:
-        TypeError, ValueError: for bad data, steps, lr, P, batch_size or record.
+        TypeError, ValueError: for bad data, steps, lr, P, batch_size or record; ValueError if a
+            step changes nothing at x_o, when a relative deviation means nothing.
         NonFiniteLossError: if a loss becomes NaN or infinite.
 
     Example:
         >>> x, y = torch.eye(3), torch.tensor([0, 1, 2])
-        >>> run = trajectory(nn.Linear(3, 3), (x, y), observe=x, steps=4, lr=0.01, P=2)
+        >>> run = trajectory(nn.Linear(3, 3), (x, y), observe=x, steps=4, lr=0.01, P=2, seed=0)
         >>> run.log_probs_zo.shape
         torch.Size([5, 3, 3])
     """
-    x, y = data
-    check_batch("data[0]", x)
+    x, y = _checked_data(data)
     check_batch("observe", observe)
     check_integer("steps", steps, low=1)
     family = check_draw(directions, P=P, seed=seed, step=0)
@@ -113,62 +130,98 @@ def trajectory(
     if batch_size is not None:
         check_integer("batch_size", batch_size, low=1)
     wanted = _recorded(record, steps)
-    with torch.no_grad():
-        classes = logits_of(model, named_trainable(model), x[:1]).shape[1]
-    y = check_labels("data[1]", y, count=x.shape[0], classes=classes)
-
-    fo, zo = copy.deepcopy(model), copy.deepcopy(model)
+    start = resolve_model(model)
+    terms = _start_terms(start, observe, x, y, family)
+    first, kernel_start = _FirstOrder(model), _kernel(start, observe[:kernel_inputs])
+    zo = copy.deepcopy(model)
+    zeroth = resolve_model(zo)
     optimizer = ZOSGD(zo.parameters(), lr, eps=eps, P=P, directions=family, seed=seed)
-    tensors = trainable(zo)
     generator = torch.Generator().manual_seed(seed % (1 << 63))
-    kernel_start = _kernel(model, observe[:kernel_inputs])
-    B, g = _observed(model, observe), _gradient(model, x, y)
-    terms = pair_terms(B, g[None], directions=family, shapes=[t.shape for t in tensors])
-    constant = math.sqrt(sum(terms) / terms.aligned)
-    del B
-    summed_fo = summed_zo = torch.zeros((), dtype=g.dtype, device=g.device)
+    told_fo = told_zo = torch.zeros_like(_log_probs(start, observe))
     seen: list[tuple[Tensor, ...]] = []
     for t in range(steps + 1):
         if t in wanted:
-            drifts = [
-                (_kernel(m, observe[:kernel_inputs]) - kernel_start).norm() / kernel_start.norm()
-                for m in (fo, zo)
-            ]
-            zero = torch.zeros_like(_log_probs(fo, observe))
-            seen.append(
-                (
-                    _log_probs(fo, observe),
-                    _log_probs(zo, observe),
-                    zero + summed_fo,
-                    zero + summed_zo,
-                    *drifts,
-                    _alignment(fo, observe, _gradient(fo, x, y)),
-                )
-            )
+            with _diverging(t):
+                both = (first.params, zeroth)
+                logs = [_log_probs(params, observe) for params in both]
+                kernels = [_kernel(params, observe[:kernel_inputs]) for params in both]
+                aligned = _alignment(first.params, observe, first.gradient(x, y, t))
+            drifts = [(K - kernel_start).norm() / _length(kernel_start) for K in kernels]
+            seen.append((*logs, told_fo, told_zo, *drifts, aligned))
         if t == steps:
             break
-        rows = slice(None)
+        x_t, y_t = x, y
         if batch_size is not None:
-            rows = torch.randint(len(x), (batch_size,), generator=generator)  # type: ignore[assignment]
-        x_t, y_t = x[rows], y[rows]
-        g = _gradient(fo, x_t, y_t)
-        summed_fo = summed_fo - lr * change_of_log_probs(fo, observe, g)
-        g_zo = _gradient(zo, x_t, y_t)
-        projected = random_projection(g_zo, tensors, P=P, directions=family, seed=seed, step=t)
-        summed_zo = summed_zo - lr * change_of_log_probs(zo, observe, projected)
-        _step(fo, g, lr)
+            rows = torch.randint(len(x), (batch_size,), generator=generator)
+            x_t, y_t = x[rows], y[rows]
+        g = first.gradient(x_t, y_t, t)
+        told_fo = told_fo - lr * change_of_log_probs_at(first.params, observe, g)
+        with _diverging(t):
+            g_zo = loss_gradient_at(zeroth, x_t, y_t, "data[0]", "data[1]").g
+        projected = random_projection(g_zo, zeroth, P=P, directions=family, seed=seed, step=t)
+        told_zo = told_zo - lr * change_of_log_probs_at(zeroth, observe, projected)
+        first.step(g, lr)
         optimizer.step(partial(_loss, zo, x_t, y_t))
     log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned = (
         torch.stack(column) for column in zip(*seen, strict=True)
     )
+    constant = math.sqrt(sum(terms) / terms.aligned)
     recorded = torch.tensor(sorted(wanted))
     return Trajectory(
         recorded, log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned, constant
     )
 
 
+class _FirstOrder:
+    """FO-SGD on a copy of a model.
+
+    theta is kept in float32 at least: in half precision an update below half a spacing would be
+    lost, and with it most of a run at a small learning rate.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.params = resolve_model(copy.deepcopy(model))
+        theta = self.params.flatten([tensor.detach() for tensor in self.params.tensors])
+        self.theta = theta.to(self.params.dtype)  # (d,)
+
+    def gradient(self, x: Tensor, y: Tensor, t: int) -> Tensor:
+        """The gradient of the mean cross-entropy, (d,)."""
+        with _diverging(t):
+            return loss_gradient_at(self.params, x, y, "data[0]", "data[1]").g
+
+    def step(self, g: Tensor, lr: float) -> None:
+        self.theta -= lr * g
+        with torch.no_grad():
+            for tensor, part in zip(
+                self.params.tensors, self.params.split(self.theta), strict=True
+            ):
+                tensor.copy_(part)
+
+
+@contextmanager
+def _diverging(t: int) -> Iterator[None]:
+    """After the first step, when data and model were fine, NaN comes from the learning rate."""
+    try:
+        yield
+    except ValueError as error:
+        if t == 0:
+            raise
+        raise NonFiniteLossError(
+            f"after step {t} {error}, or give a smaller learning rate"
+        ) from error
+
+
+def _checked_data(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"data: given a {type(data).__name__}, expected a pair (inputs, labels)")
+    x, y = data
+    check_batch("data[0]", x)
+    return x, check_labels("data[1]", y, count=x.shape[0])
+
+
 def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(model(x), y)
+    z = as_logits(model(x))
+    return nn.functional.cross_entropy(z.to(at_least_float32(z.dtype)), y)
 
 
 def _recorded(record: Sequence[int] | None, steps: int) -> set[int]:
@@ -180,40 +233,48 @@ def _recorded(record: Sequence[int] | None, steps: int) -> set[int]:
     return wanted
 
 
-def _log_probs(model: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return logits_of(model, named_trainable(model), x).log_softmax(-1)
+def _log_probs(params: Parameters, x: Tensor) -> Tensor:
+    return finite_logits(params, x, "observe").log_softmax(-1)
 
 
-def _kernel(model: nn.Module, x: Tensor) -> Tensor:
-    J = jacobian(model, x)
+def _length(change: Tensor) -> Tensor:
+    """The norm of what others are divided by, or an error if it is 0."""
+    length = change.norm()
+    if not bool(length > 0):
+        raise ValueError(
+            "observe: nothing changes there, so that a relative deviation means nothing; observe "
+            "inputs that share parameters with the data, or take a larger learning rate"
+        )
+    return length
+
+
+def _kernel(params: Parameters, x: Tensor) -> Tensor:
+    J = jacobian_at(params, x, "observe")
     return product(J, J)
 
 
-def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of the mean cross-entropy, (d,)."""
-    with torch.no_grad():
-        logits = logits_of(model, named_trainable(model), x)
-    return vjp(model, x, cross_entropy_gradient(logits, y) / x.shape[0])
-
-
-def _observed(model: nn.Module, x_o: Tensor) -> Tensor:
+def _observed(params: Parameters, x_o: Tensor) -> Tensor:
     """B = A J_o for all observed inputs, (N_o V, d)."""
-    A = log_softmax_jacobian(_log_probs(model, x_o))
-    return (A @ jacobian(model, x_o)).flatten(0, 1)
+    A = log_softmax_jacobian(_log_probs(params, x_o))  # (N_o, V, V)
+    return (A @ jacobian_at(params, x_o, "observe").to(A.dtype)).flatten(0, 1)
 
 
-def _alignment(model: nn.Module, x_o: Tensor, g: Tensor) -> Tensor:
+def _start_terms(
+    params: Parameters, observe: Tensor, x: Tensor, y: Tensor, family: Directions
+) -> PairTerms:
+    """What the one-step law depends on, for B and the gradient of all data at the start."""
+    g = loss_gradient_at(params, x, y, "data[0]", "data[1]").g
+    B = _observed(params, observe)
+    terms = pair_terms(B, g[None], directions=family, shapes=params.shapes)
+    if terms.aligned == 0.0:
+        _length(torch.zeros(1))
+    return terms
+
+
+def _alignment(params: Parameters, x_o: Tensor, g: Tensor) -> Tensor:
     """The alignment a' = |B g|^2 / (norm(B)_F^2 |g|^2)."""
-    norms = _observed(model, x_o).square().sum() * g.square().sum()
-    return change_of_log_probs(model, x_o, g).square().sum() / norms
-
-
-def _step(model: nn.Module, g: Tensor, lr: float) -> None:
-    tensors = trainable(model)
-    with torch.no_grad():
-        for tensor, part in zip(tensors, g.split([t.numel() for t in tensors]), strict=True):
-            tensor.sub_(lr * part.view(tensor.shape))
+    norms = _observed(params, x_o).square().sum() * g.square().sum()
+    return change_of_log_probs_at(params, x_o, g).square().sum() / norms
 
 
 class DeviationGrid(NamedTuple):
@@ -270,7 +331,9 @@ def deviation_grid(
         start), alignment (a' there). And ``constants()``.
 
     Raises:
-        TypeError, ValueError: for bad data or arguments out of range.
+        TypeError, ValueError: for bad data or arguments out of range; ValueError if nothing changes
+            at x_o.
+        NonFiniteLossError: if a loss becomes NaN or infinite.
 
     Use :func:`trajectory` to look inside one run.
 
@@ -282,7 +345,7 @@ def deviation_grid(
         >>> grid.deviation.shape
         torch.Size([1, 2, 1])
     """
-    x, y = data
+    x, y = _checked_data(data)
     check_real("horizon", horizon, low=0.0, open_low=True)
     for name, values, low in (("steps", steps, 1), ("P", P, 1), ("seeds", seeds, 0)):
         if len(values) == 0:
@@ -291,31 +354,41 @@ def deviation_grid(
             check_integer(name, value, low=low, high=1 << 32)
     family = check_family(directions)
     check_batch("observe", observe)
-    start = _log_probs(model, check_batch("data[0]", x))
-    y = check_labels("data[1]", y, count=x.shape[0], classes=start.shape[1])
-    B, g = _observed(model, observe), _gradient(model, x, y)
-    shapes = [tensor.shape for tensor in trainable(model)]
-    terms = pair_terms(B, g[None], directions=family, shapes=shapes)
-    del B
-    start = _log_probs(model, observe)
+    params = resolve_model(model)
+    terms = _start_terms(params, observe, x, y, family)
+    start = _log_probs(params, observe)
     found = torch.empty(len(steps), len(P), len(seeds), dtype=torch.float64)
     cell = 0
     for row, T in enumerate(steps):
         lr = horizon / T
-        fo = copy.deepcopy(model)
-        for _ in range(T):
-            _step(fo, _gradient(fo, x, y), lr)
-        end = _log_probs(fo, observe)
+        first = _FirstOrder(model)
+        for t in range(T):
+            first.step(first.gradient(x, y, t), lr)
+        end = _log_probs(first.params, observe)
+        total = _length(end - start)
         for column, perturbations in enumerate(P):
             cell += 1  # each cell draws for itself, so that their errors are independent
-            for draw_number, seed in enumerate(seeds):
-                zo, drawn = copy.deepcopy(model), (cell << 32) + seed
-                optimizer = ZOSGD(
-                    zo.parameters(), lr, P=perturbations, directions=family, seed=drawn
-                )
-                for _ in range(T):
-                    optimizer.step(partial(_loss, zo, x, y))
-                away = (_log_probs(zo, observe) - end).norm() / (end - start).norm()
-                found[row, column, draw_number] = away
+            for number, seed in enumerate(seeds):
+                zo = _zeroth_order(model, x, y, T, lr, perturbations, family, (cell << 32) + seed)
+                found[row, column, number] = (_log_probs(zo, observe) - end).norm() / total
     constant = math.sqrt(sum(terms) / terms.aligned)
     return DeviationGrid(tuple(steps), tuple(P), found, constant, terms.aligned / terms.norms)
+
+
+def _zeroth_order(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    steps: int,
+    lr: float,
+    P: int,
+    family: Directions,
+    seed: int,
+) -> Parameters:
+    """A copy of the model after a run of ZO-SGD on all data."""
+    params = resolve_model(copy.deepcopy(model))
+    zo = model_of(params)
+    optimizer = ZOSGD(zo.parameters(), lr, P=P, directions=family, seed=seed)
+    for _ in range(steps):
+        optimizer.step(partial(_loss, zo, x, y))
+    return params

@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx_proof.nodes import proof_node
 
@@ -104,14 +105,23 @@ def take_docstrings_literally(
     """Escape what looks like markup and is not, except in examples, code and mathematics."""
     text = PROTECTED_OR_MARKUP.sub(escaped, "\n".join(literal_formulas(lines)))
     if what in ("attribute", "data", "property"):
-        text = f"\\ \n{text}"  # a line that is read as nothing: what it is stands before a colon
+        text = f"\\ \n{text}"  # a line that is read as nothing: a type would be before a colon
     text = RESULT.sub(r"\1\2\\ \n\2", text)  # the same: prose, not a type
     lines[:] = text.split("\n")
+
+
+def set_dashes_of_fields(app: Sphinx, doctree: nodes.document) -> None:
+    """Print the dash that Sphinx puts between a parameter and its description as one."""
+    for content in doctree.findall(addnodes.desc_content):
+        for text in list(content.findall(nodes.Text)):
+            if text == " -- ":
+                text.parent.replace(text, nodes.Text(" \u2013 "))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the repairs; Sphinx calls this."""
     app.connect("doctree-read", give_proofs_titles)
+    app.connect("doctree-read", set_dashes_of_fields)
     # Before Napoleon, which reads the sections of a docstring at the default priority of 500.
     app.connect("autodoc-process-docstring", take_docstrings_literally, priority=400)
     # After the theme, which adds its scripts at the same default priority.

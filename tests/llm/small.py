@@ -58,7 +58,7 @@ def toy_task() -> Task:
 
 # ---- one model of each convention ---------------------------------------------------------------
 
-_SIZES: Mapping[str, Any] = {
+_SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -66,7 +66,7 @@ _SIZES: Mapping[str, Any] = {
     "max_position_embeddings": 34,
 }
 _ROTARY = _SIZES | {"num_key_value_heads": 2, "pad_token_id": 0}
-_T5: Mapping[str, Any] = {
+_T5: dict[str, Any] = {
     "d_model": 16,
     "d_kv": 8,
     "d_ff": 32,
@@ -75,7 +75,7 @@ _T5: Mapping[str, Any] = {
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
 }
-_BART: Mapping[str, Any] = {
+_BART: dict[str, Any] = {
     "d_model": 16,
     "encoder_layers": 1,
     "decoder_layers": 1,
@@ -89,8 +89,8 @@ _BART: Mapping[str, Any] = {
     "decoder_start_token_id": 2,
     "forced_eos_token_id": None,
 }
-_GPT2: Mapping[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 34}
-_OPT: Mapping[str, Any] = {
+_GPT2: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 34}
+_OPT: dict[str, Any] = {
     "hidden_size": 16,
     "word_embed_proj_dim": 16,
     "ffn_dim": 32,
@@ -100,8 +100,8 @@ _OPT: Mapping[str, Any] = {
     "pad_token_id": 0,
     "bos_token_id": 2,
 }
-_BLOOM: Mapping[str, Any] = {"hidden_size": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0}
-_MAMBA: Mapping[str, Any] = {
+_BLOOM: dict[str, Any] = {"hidden_size": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0}
+_MAMBA: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "state_size": 4,

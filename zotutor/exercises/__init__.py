@@ -2,7 +2,7 @@
 
 Each takes the student's function or answer, and prints "Correct" or raises :class:`NotYet`, an
 AssertionError, with a hint. They compare with the definition at a few arguments, or, where an
-estimate is asked for, its mean over many draws with what it estimates. If they differ, common slips
+estimate is wanted, its mean over many draws with what it estimates. If they differ, common slips
 are tried in turn, and the one that reproduces the wrong answer becomes the hint.
 
 Example:
@@ -19,7 +19,7 @@ from .beyond import (
     check_rank_needed,
     check_seconds_needed,
 )
-from .dimension_free import check_copies, check_growing_family, check_perturbations_for_share
+from .dimension_free import check_copies, check_growing_family
 from .gradients_from_values import (
     check_best_eps,
     check_expected_bias,
@@ -46,6 +46,7 @@ from .llm_dynamics import (
     check_text_change,
 )
 from .llm_finetuning import check_quantum, check_steps_until_checkpoint, check_updates_needed
+from .loss_view import check_best_perturbations, check_perturbations_for_share
 from .trajectories import check_budget, check_constant, check_steps
 from .zo_sgd import check_momentum_step, check_perturbations_within, check_trace_from_losses
 
@@ -55,6 +56,7 @@ __all__ = [
     "check_alignment_from_responses",
     "check_best_eps",
     "check_best_factor",
+    "check_best_perturbations",
     "check_budget",
     "check_change_from_passes",
     "check_constant",

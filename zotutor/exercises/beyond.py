@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from zotutor.concentration import pair_variance
 from zotutor.directions import LowRank
+from zotutor.laws import pair_variance
 
 from .answers import (
     NotYet,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +15,13 @@ from zotutor.jacobians import jacobian
 from .answers import (
     NotYet,
     ask,
-    compare_number,
     compare_tensor,
     correct,
     normal,
     tensor,
 )
 
-__all__ = ["check_copies", "check_growing_family", "check_perturbations_for_share"]
+__all__ = ["check_copies", "check_growing_family"]
 
 
 def check_copies(student: Callable[[Tensor, int], Tensor]) -> None:
@@ -66,57 +64,6 @@ def check_copies(student: Callable[[Tensor, int], Tensor]) -> None:
             "that all matter alike, not one of them and m - 1 zeros"
         ) from None
     correct("m times the parameters, and the same K.")
-
-
-def _stable(h: Tensor, share: float, P: int) -> bool:
-    lr = 2 * share / float(h.max())
-    slack = 2 - (1 + 1 / P) * lr * h
-    return bool(slack.min() > 0) and float((lr / P * (h / slack)).sum()) <= 1
-
-
-def check_perturbations_for_share(student: Callable[[Tensor, float], Any]) -> None:
-    """Check a function that says how many perturbations allow a share of gradient descent's step.
-
-    Args:
-        student: takes eigenvalues h (a 1-d tensor) and a share below 1; returns the smallest whole
-            P whose largest stable learning rate is at least share * 2 / max(h).
-
-    Raises:
-        NotYet: with a hint.
-    """
-    spectra = (
-        torch.tensor([1.0, 0.5, 0.25, 0.1, 0.01], dtype=torch.float64),
-        torch.tensor([3.0, 3.0, 2.5, 2.0, 1.0, 0.0, 0.0], dtype=torch.float64),
-        torch.linspace(0.01, 5.0, 40, dtype=torch.float64),
-    )
-    for h in spectra:
-        for share in (0.3, 0.5, 0.9):
-            expected = 1
-            while not _stable(h, share, expected):
-                expected += 1
-            name = f"perturbations_for_share(h, {share}) with {len(h)} eigenvalues"
-            answer = ask(student, name, h.clone(), share)
-            r = float(h.sum() / h.max())
-            bound = math.ceil(share / (1 - share) * (1 + r))
-            slips = [
-                (expected - 1, "One more is needed: round up, or count on until the step fits."),
-                (expected + 1, "One fewer will do: the left side may be equal to 1."),
-                (bound, "That is the bound by the effective rank, exact for equal eigenvalues."),
-                (
-                    math.ceil(share / (1 - share) * (1 + len(h))),
-                    "That counts all eigenvalues alike: it is the worst case.",
-                ),
-                (
-                    math.ceil(share * r),
-                    "That is the limit of small P, 2 P / tr(H): the term (1 + 1/P) is missing.",
-                ),
-            ]
-            hint = (
-                "Put eta = share * 2 / max(h) into the equation, and look for the smallest P with "
-                "a left side of at most 1"
-            )
-            compare_number(name, answer, expected, slips, whole=True, hint=hint)
-    correct("the smallest P for every spectrum and share.")
 
 
 def _count_and_alignment(build: Callable[[int], nn.Module], size: int) -> tuple[int, float]:

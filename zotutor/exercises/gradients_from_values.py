@@ -34,7 +34,7 @@ def check_perturbations_for(student: Callable[..., float]) -> None:
         exact = n / error**2
         slips = [
             (exact, "P counts directions: round up to a whole number, math.ceil."),
-            (math.floor(exact), "Rounded down, the error is still above what was asked for."),
+            (math.floor(exact), "Rounded down, the error is still above the given one."),
             (math.ceil(n / error), "The squared error falls as 1/P, so P goes with 1 / error^2."),
             (
                 math.ceil((n + 1) / error**2),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zotutor.concentration import jl_min_perturbations, jl_rate
+from zotutor.bounds import jl_min_perturbations, jl_rate
 from zotutor.directions import Gaussian
 
 from .answers import (
@@ -111,7 +111,7 @@ def check_perturbations_for_distances(student: Callable[[int, float, float], int
                 ),
             ),
             (
-                jl_min_perturbations(n, epsilon, delta, Gaussian()),
+                jl_min_perturbations(n, epsilon, delta=delta, directions=Gaussian()),
                 "This counts n^2 events; n points have n (n - 1) / 2 distances with two tails.",
             ),
             (

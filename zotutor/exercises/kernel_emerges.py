@@ -40,7 +40,7 @@ def check_zo_entk_from_values(student: Callable[..., Tensor]) -> None:
     every = torch.einsum("oip,ujp->ouijp", moved_o, moved_u)
     expected = every.mean(-1)
     slips = [
-        Slip(every.sum(-1), "U = [u_1 .. u_P] / sqrt(P) stands twice in K_U: divide by P."),
+        Slip(every.sum(-1), "U = [u_1 .. u_P] / sqrt(P) occurs twice in K_U: divide by P."),
         Slip(
             4 * expected,
             "Both probes together are 2 eps apart: divide each difference by 2 eps.",
@@ -132,7 +132,7 @@ def check_zo_prediction(student: Callable[..., Tensor]) -> None:
     slips = [
         Slip(-expected, "The sign is turned: a descent step goes against the estimate."),
         Slip(expected * 3, "u holds the directions unscaled: U U^T = u u^T / P."),
-        Slip(expected * 3**0.5, "U stands twice, each time with 1 / sqrt(P): divide by P."),
+        Slip(expected * 3**0.5, "U occurs twice, each time with 1 / sqrt(P): divide by P."),
         Slip(change(g), "This is the first-order prediction; send the gradient through U U^T."),
         Slip(expected * len(x_u), "The loss is the mean over x_u: give vjp the vectors G / N_u."),
         Slip(

@@ -70,7 +70,7 @@ def check_law_from_kernels(
             "norm(J)_F^2 is the trace of the kernel of an input with itself, not its squared norm.",
         ),
         (math.sqrt(expected), "The law is for the square; take no root."),
-        (expected / size, "This is relative to norm(K)_F^2; the law asked for is not."),
+        (expected / size, "This is relative to norm(K)_F^2; the law in question is not."),
     ]
     call = f"law_from_kernels(K_oo, K_uu, K_ou, {P})"
     answer = ask(student, call, K_oo.clone(), K_uu.clone(), K_ou.clone(), P)

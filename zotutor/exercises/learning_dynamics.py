@@ -44,7 +44,7 @@ def check_log_softmax_jacobian(student: Callable[[Tensor], Tensor]) -> None:
         Slip(
             expected.mT,
             "This is the transpose: row i belongs to log pi_i, and column j to the logit z_j, so "
-            "that pi_j stands in column j.",
+            "that pi_j is in column j.",
         ),
         Slip(
             softmax,

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from zotutor.directions import Rademacher
 from zotutor.jacobians import jacobian, jvp, vjp
-from zotutor.kernels import alignment, product, projected, relative_frobenius
+from zotutor.kernels import product, projected
 from zotutor.models import gradient, mlp
+from zotutor.similarity import alignment, relative_frobenius
 from zotutor.statistics import rms, rms_with_error
 
 __all__ = [

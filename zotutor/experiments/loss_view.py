@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from zotutor.directions import Rademacher
-from zotutor.jacobians import flatten, jvp, unflatten, vjp
+from zotutor.jacobians import jvp, vjp
 from zotutor.kernels import entk
+from zotutor.parameters import resolve
 
 __all__ = [
     "curvatures",
@@ -45,15 +46,15 @@ def curvatures(model: nn.Module, x: Tensor) -> Tensor:
 
 def loss_around(model: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The flat parameters, and KL from the model's own outputs as a function of them."""
-    start = {name: p.detach() for name, p in model.named_parameters()}
+    params = resolve(model)
     with torch.no_grad():
         target = model(x).softmax(1)
 
     def loss_at(flat: Tensor) -> Tensor:
-        logits = functional_call(model, unflatten(flat, start), (x,))
+        logits = functional_call(model, params.split_named(flat), (x,))
         return F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
 
-    return flatten(start), loss_at
+    return params.flatten(params.named().values()), loss_at
 
 
 def max_stable_lr(h: Tensor, P: int | float) -> float:

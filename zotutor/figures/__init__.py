@@ -8,7 +8,7 @@ from .beyond import (
     fidelity_per_second,
     momentum_window,
 )
-from .dimension_free import error_and_cause, error_distributions, stable_steps
+from .dimension_free import error_and_cause, error_distributions
 from .gradients_from_values import (
     drift,
     error_against_eps,
@@ -36,6 +36,7 @@ from .learning_dynamics import (
 )
 from .llm_dynamics import next_token_changes, similarity_maps, similarity_of_pairs
 from .llm_finetuning import accuracies, projected_gradients, rounded_walks, run_curves
+from .loss_view import stable_steps
 from .sliders import explore
 from .trajectories import (
     breakdown,

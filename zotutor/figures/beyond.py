@@ -49,7 +49,7 @@ def excess_by_density(
 
 @figure
 def excess_by_rank(ranks: Sequence[int], factors: Mapping[str, Sequence[float]]) -> Figure:
-    """How many times the variance of Gaussian directions LowRank has, beside the bound 1 + 3/r.
+    """How many times the variance of Gaussian directions LowRank has, and the bound 1 + 3/r.
 
     Args:
         ranks: r.

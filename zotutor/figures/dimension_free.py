@@ -1,4 +1,4 @@
-"""Figures of *Dimension-free*: error and alignment side by side, and stable steps."""
+"""Figures of *Dimension-free*: error and alignment side by side."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from .parts import (
     Values,
     array,
+    zo_look,
 )
-from .style import CYCLE, DASHES, MARKERS, THEORY, figure
-
-
-def _look(position: int) -> dict[str, Any]:
-    """Colors and markers in order, without blue, which is for first order."""
-    rest = 1 + position % (len(CYCLE) - 1)
-    return {"color": CYCLE[rest], "marker": MARKERS[rest]}
+from .style import DASHES, THEORY, figure
 
 
 def _plain(value: float, _: int | None = None) -> str:
@@ -76,7 +71,7 @@ def error_and_cause(
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.9))
     where = array(x)
     for position, (name, (mean, bar)) in enumerate(errors.items()):
-        look = _look(position)
+        look = zo_look(position)
         left.errorbar(
             where, array(mean), array(bar), linestyle="none", capsize=3, label=name, **look
         )
@@ -91,7 +86,7 @@ def error_and_cause(
         again: dict[str, Any] = {"linestyle": (0, (1, 1)), "markerfacecolor": "white", "lw": 1.2}
         extra = again if chosen in taken else {"linestyle": DASHES[len(taken) % len(DASHES)]}
         taken.append(chosen)
-        right.plot(where, array(values), label=name, **_look(chosen), **extra)
+        right.plot(where, array(values), label=name, **zo_look(chosen), **extra)
     for position, (name, values) in enumerate((guides or {}).items()):
         dash = ("--", ":")[position % 2]
         right.plot(where, array(values), color=THEORY, linestyle=dash, linewidth=1.1, label=name)
@@ -121,7 +116,7 @@ def error_distributions(samples: Mapping[str, Values], *, title: str) -> Figure:
     for position, (name, values) in enumerate(samples.items()):
         errors = np.sort(array(values))
         share = (np.arange(len(errors)) + 1) / len(errors)
-        color = _look(position)["color"]
+        color = zo_look(position)["color"]
         ax.plot(errors, share, color=color, linestyle=DASHES[position % len(DASHES)], label=name)
     ax.set_xscale("log")
     ax.set_ylim(0, 1.02)
@@ -129,50 +124,4 @@ def error_distributions(samples: Mapping[str, Values], *, title: str) -> Figure:
     ax.set_ylabel("share of draws below")
     ax.set_title(title)
     ax.legend(fontsize=9, loc="upper left")
-    return fig
-
-
-@figure
-def stable_steps(
-    P: Values,
-    predicted: Mapping[str, Values],
-    measured: Mapping[str, tuple[Values, Values, Values]],
-    worst: Mapping[str, Values],
-) -> Figure:
-    """The largest stable learning rate of ZO-SGD, as a share of gradient descent's, against P.
-
-    Args:
-        P: numbers of perturbations at which the formulas were evaluated, (n,).
-        predicted: for each network its share, (n,).
-        measured: for each network numbers of perturbations, the largest share at which runs came
-            to rest and the smallest at which they did not, (m,) each.
-        worst: for each network the share that holds for all losses with the same top curvature.
-    """
-    fig, ax = plt.subplots(figsize=(6.4, 4.8))
-    counts = array(P)
-    for position, values in enumerate(predicted.values()):
-        label = r"predicted from the spectrum" if position == 0 else None
-        ax.plot(counts, array(values), color=THEORY, linestyle="--", linewidth=1.1, label=label)
-    for position, (name, (where, low, high)) in enumerate(measured.items()):
-        below, above = array(low), array(high)
-        middle = np.sqrt(below * above)
-        aside = 1.1 ** (position - (len(measured) - 1) / 2)  # so that none hides another
-        ax.errorbar(
-            array(where) * aside,
-            middle,
-            [middle - below, above - middle],
-            linestyle="none",
-            capsize=3,
-            label=f"measured, {name}",
-            **_look(position),
-        )
-    for position, (name, values) in enumerate(worst.items()):
-        color, dash = _look(position)["color"], DASHES[2 + position % 3]
-        ax.plot(counts, array(values), color=color, linestyle=dash, lw=1.2, label=name)
-    ax.axhline(1.0, color="#666666", linewidth=0.8)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel("number of perturbations $P$")
-    ax.set_ylabel("largest stable $\\eta$, as a share of $2/\\lambda$")
-    ax.legend(fontsize=9)
     return fig

@@ -99,7 +99,7 @@ def one_pair_projected(samples: Values, exact: float, bound: float, *, title: st
     Args:
         samples: (draws,).
         exact: the inner product before projection.
-        bound: epsilon; dotted lines stand at exact +- epsilon.
+        bound: epsilon; dotted lines are at exact +- epsilon.
         title: which pair, which P.
     """
     found = array(samples)

@@ -58,7 +58,7 @@ def error_against_perturbations(
 def measures_against_perturbations(
     P: Values, panels: Mapping[str, tuple[float, Mapping[str, Values]]]
 ) -> Figure:
-    """Several measures of the error against P, each beside the slope it should have.
+    """Several measures of the error against P, each with the slope it should have.
 
     Args:
         P: (M,), numbers of perturbations.

@@ -24,7 +24,7 @@ def next_token_changes(
     order: Literal["FO", "ZO"],
     title: str,
 ) -> Figure:
-    """The change of log pi(next token | what stands before it), token by token, a row a text.
+    """The change of log pi(next token | tokens before it), token by token, one row per text.
 
     Measured as bars, predicted as black ticks; all rows share one scale.
 
@@ -63,7 +63,7 @@ def similarity_maps(maps: Mapping[str, Values], names: Sequence[str], *, split: 
     Args:
         maps: for each title the cosines (n, n), in [-1, 1].
         names: of the n sentences, shown once, at the left.
-        split: how many sentences belong to the first group; a line is drawn behind them.
+        split: how many sentences belong to the first group; a line is drawn after them.
     """
     count = len(names)
     fig, axes = plt.subplots(1, len(maps), figsize=(9.6, 3.5), squeeze=False)

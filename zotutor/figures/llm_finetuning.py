@@ -20,7 +20,7 @@ def run_curves(losses: Sequence[float], evaluations: Sequence[tuple[int, Any]]) 
 
     Args:
         losses: of steps 0, 1, ...; empty before the first.
-        evaluations: pairs of a number of steps and the :class:`~zotutor.llm.Accuracy` behind them.
+        evaluations: pairs of a number of steps and the :class:`~zotutor.llm.Accuracy` after them.
     """
     drawn, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
     values = np.asarray(losses, dtype=float)
@@ -109,7 +109,7 @@ def rounded_walks(nearest: Tensor, stochastic: Tensor, fraction: float) -> Figur
 
 @figure
 def accuracies(found: Mapping[str, Any], *, baseline: float) -> Figure:
-    """An accuracy with its interval for each of several runs, beside a baseline.
+    """An accuracy with its interval for each of several runs, and a baseline.
 
     Args:
         found: a name and an :class:`~zotutor.llm.Accuracy` each; drawn from the top.

@@ -27,6 +27,11 @@ def look(position: int) -> dict[str, Any]:
     return {"color": CYCLE[position % len(CYCLE)], "marker": MARKERS[position % len(MARKERS)]}
 
 
+def zo_look(position: int) -> dict[str, Any]:
+    """Color and marker of the line at this position, without blue, which is for first order."""
+    return look(1 + position % (len(CYCLE) - 1))
+
+
 def order_look(name: str, position: int) -> dict[str, Any]:
     """Blue circles for what first order does, vermilion squares for zeroth, else other colors."""
     if name.startswith("FO"):

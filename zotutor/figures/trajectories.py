@@ -25,7 +25,7 @@ def _plain_numbers(ax: Axes) -> None:
 def deviation_law(
     steps: Sequence[int], P: Sequence[int], deviation: Tensor, constant: float
 ) -> Figure:
-    """Deviation against T P for every cell of a grid, beside C / sqrt(T P).
+    """Deviation against T P for every cell of a grid, and C / sqrt(T P).
 
     Args:
         steps: numbers of steps T.
@@ -59,7 +59,7 @@ def deviation_law(
 def law_constants(
     steps: Sequence[int], P: Sequence[int], constants: Tensor, errors: Tensor, predicted: float
 ) -> Figure:
-    """Measured constants with two standard errors, beside the predicted one.
+    """Measured constants with two standard errors, and the predicted one.
 
     Args:
         steps: numbers of steps T.
@@ -168,7 +168,7 @@ def breakdown(
 def random_walk(
     steps: Sequence[int] | Tensor, deviation: Tensor, constant: float, *, P: int
 ) -> Figure:
-    """Deviation of ZO from FO along the run, for several seeds, beside C sqrt(t / P) / T.
+    """Deviation of ZO from FO along the run, for several seeds, and C sqrt(t / P) / T.
 
     Args:
         steps: recorded steps, (R,), the last one T.

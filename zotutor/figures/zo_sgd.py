@@ -135,7 +135,7 @@ def steps_by_width(
         zo_steps: ZO steps that each network took to the target, (n,).
         fo_steps: FO steps that each network took to the target, (n,).
         target: the target loss.
-        window: losses are averaged over so many steps.
+        window: number of steps over which losses are averaged.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8))
     sizes = array(d)
@@ -181,7 +181,7 @@ def loss_and_accuracy(
     Args:
         losses: for each run the mini-batch loss of each step; "FO..." is blue, "ZO..." vermilion.
         accuracy: for each run the steps at which it was tested, and the accuracy there, in [0, 1].
-        window: losses are averaged over so many steps.
+        window: number of steps over which losses are averaged.
         goal: an accuracy to mark with a line.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.6))

@@ -7,19 +7,18 @@ of its own, and all that is said of inputs holds for places.
 
 from __future__ import annotations
 
-import json
 import math
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from zotutor.checks import check_batch, check_integer, check_labels, trainable
-from zotutor.concentration import pair_terms
+from zotutor.calling import as_logits, resolve_model
+from zotutor.checks import check_batch, check_integer, check_labels
+from zotutor.deprecation import moved, seed_was_optional
 from zotutor.directions import Directions, check_draw
-from zotutor.dynamics import change_of_log_probs, cross_entropy_gradient, random_projection
-from zotutor.jacobians import as_logits, logits_of, named_trainable, vjp
+from zotutor.dynamics import change_of_log_probs_at, loss_gradient_at, random_projection
+from zotutor.planning import exact_dynamics
 
 from .rows import Layout, Rows
 
@@ -108,6 +107,7 @@ class StepFidelity(NamedTuple):
         return size, float(squares.std() / math.sqrt(len(squares)) / (2 * size))
 
 
+@seed_was_optional
 def step_fidelity(
     model: nn.Module,
     x_o: Tensor,
@@ -117,16 +117,16 @@ def step_fidelity(
     P: int,
     directions: Directions | None = None,
     draws: int = 8,
-    seed: int = 0,
+    seed: int,
 ) -> StepFidelity:
-    """The relative error of a ZO step's predicted change of log pi(. | x_o): exact law, and draws.
+    r"""The relative error of a ZO step's predicted change of log pi(. | x_o): exact law, and draws.
 
-    With B = A J_o, all rows of all x_o stacked, and g the gradient of the mean cross-entropy:
+    With B = A J_o, all rows of all x_o stacked, and g the gradient of the mean cross-entropy,
 
-        ``sqrt(E |B U U^T g - B g|^2) / |B g|``,
+    .. math:: \sqrt{\operatorname E \lvert B U U^\top g - B g \rvert^2} \,/\, \lvert B g \rvert,
 
-    whose square at P = 1 is 1/a' + 1 and a term of the kurtosis, with the alignment
-    ``a' = |B g|^2 / (|B|_F^2 |g|^2)``. The law takes one backward pass for each of the N_o V rows
+    whose square at P = 1 is 1/a' + 1 and a term of the kurtosis, with the alignment a' = |B g|^2 /
+    (norm(B)_F^2 |g|^2). The law takes one backward pass for each of the N_o V rows
     of B, of which none is kept; a draw takes P passes over g and one forward-mode pass. For a large
     V use :func:`~zotutor.estimate_dynamics_error`, which needs no pass for each row.
 
@@ -150,7 +150,7 @@ def step_fidelity(
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
-        >>> found = step_fidelity(nn.Linear(2, 3), x, x, torch.tensor([0]), P=4)
+        >>> found = step_fidelity(nn.Linear(2, 3), x, x, torch.tensor([0]), P=4, seed=0)
         >>> found.d, found.errors.shape
         (9, torch.Size([8]))
     """
@@ -158,98 +158,28 @@ def step_fidelity(
     check_batch("x_u", x_u)
     check_integer("draws", draws, low=2)
     family = check_draw(directions, P=P, seed=seed, step=0)
-    params, shapes = named_trainable(model), [tensor.shape for tensor in trainable(model)]
-    with torch.no_grad():
-        pi, z_u = (logits_of(model, params, x) for x in (x_o, x_u))
-    pi = pi.softmax(-1)
-    y_u = check_labels("y_u", y_u, count=x_u.shape[0], classes=z_u.shape[1])
-    g = vjp(model, x_u, cross_entropy_gradient(z_u, y_u) / x_u.shape[0])
-    exact = change_of_log_probs(model, x_o, g)  # B g
+    check_labels("y_u", y_u, count=x_u.shape[0])
+    params = resolve_model(model)
+    g = loss_gradient_at(params, x_u, y_u, "x_u", "y_u").g
+    exact = change_of_log_probs_at(params, x_o, g)  # B g
     size = float(exact.norm())
     if size == 0.0:
         raise ValueError(
             "x_o, x_u: a step on x_u changes nothing at x_o, so that a relative error means "
             "nothing; choose inputs that share parameters"
         )
-    norms = aligned = excess = 0.0
-    for n, pi_n in enumerate(pi):
-        for e_i in torch.eye(len(pi_n), dtype=pi.dtype, device=pi.device):
-            b = vjp(model, x_o[n : n + 1], (e_i - pi_n)[None])  # a row of A J_o
-            terms = pair_terms(b[None], g[None], directions=family, shapes=shapes)
-            norms += terms.norms
-            aligned += terms.aligned
-            excess += terms.excess
+    pieces = [terms for _, terms in exact_dynamics(params, x_o, g, family)]
+    norms, aligned, excess = (sum(column) for column in zip(*pieces, strict=True))
     errors, gradient_errors = [], []
     for step in range(draws):
-        seen = random_projection(g, model, P=P, directions=family, seed=seed, step=step)
-        errors.append(float((change_of_log_probs(model, x_o, seen) - exact).norm()) / size)
+        seen = random_projection(g, params, P=P, directions=family, seed=seed, step=step)
+        errors.append(float((change_of_log_probs_at(params, x_o, seen) - exact).norm()) / size)
         gradient_errors.append(float((seen - g).norm() / g.norm()))
     law = math.sqrt((norms + aligned + excess) / aligned / P)
     drawn = torch.tensor(errors), torch.tensor(gradient_errors)
     return StepFidelity(g.numel(), aligned / norms, law, *drawn)
 
 
-def minilm_table() -> dict[str, Any]:
-    """The numbers that ``tools/measure_minilm.py`` measured, with their date and data.
-
-    Returns:
-        The file ``zotutor/data/minilm_kernel.json``, as it is.
-    """
-    text = files("zotutor").joinpath("data", "minilm_kernel.json").read_text(encoding="utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
-
-
-def minilm_as_markdown(table: dict[str, Any]) -> str:
-    """:func:`minilm_table` as a table in Markdown: a column for each model and state.
-
-    Args:
-        table: as :func:`minilm_table` returns.
-
-    Returns:
-        A header, and rows for the alignment of three kinds of pairs; the relative error of the
-        kernel of two different inputs, measured and by the law; what the predictions of FO and ZO
-        steps of two sizes leave over; alignment and error of a step on a batch; telling apart.
-
-    Example:
-        >>> print(minilm_as_markdown(minilm_table()).splitlines()[0].count("|"))
-        6
-    """
-    columns = [
-        (f"{name}, {state}", model["d"], numbers)
-        for name, model in table["models"].items()
-        for state, numbers in model["states"].items()
-    ]
-    lines = ["| | " + " | ".join(name for name, _, _ in columns) + " |"]
-    lines.append("|:--|" + "--:|" * len(columns))
-
-    def row(title: str, cells: list[str]) -> None:
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-
-    row("$d$", [f"{d:,}" for _, d, _ in columns])
-    for kind, title in (
-        ("itself", "an input with itself"),
-        ("same label", "two inputs of one label"),
-        ("other label", "two of different labels"),
-    ):
-        cells = [f"{n['kernel']['alignment'][kind]:.3f}" for _, _, n in columns]
-        row(f"alignment, {title}", cells)
-    for i, first in enumerate(columns[0][2]["kernel"]["errors"]):
-        found = [n["kernel"]["errors"][i] for _, _, n in columns]
-        cells = [
-            f"{e['relative_error']:.2f} ± {e['std_error']:.2f} ({e['law']:.2f})" for e in found
-        ]
-        row(f"error of $K_U$, $P = {first['P']}$ (law)", cells)
-    for i, first in enumerate(columns[0][2]["one_step"]["steps"]):
-        order = "FO" if first["P"] is None else f"ZO, $P = {first['P']}$"
-        found = [n["one_step"]["steps"][i] for _, _, n in columns]
-        title = f"residual, {order}, FO change {first['change']:g}"
-        row(title, [f"{100 * s['relative_residual']:.1f} %" for s in found])
-    steps = [n["one_step"]["fidelity"] for _, _, n in columns]
-    row("alignment of a step on a batch", [f"{s['alignment']:.3f}" for s in steps])
-    cells = [f"{s['relative_error']:.2f} ± {s['std_error']:.2f} ({s['law']:.2f})" for s in steps]
-    row(f"error of the step, $P = {steps[0]['P']}$ (law)", cells)
-    apart = [n["telling_apart"] for _, _, n in columns]
-    row("telling apart, cosine", [f"{a['cosine']:.3f}" for a in apart])
-    row("telling apart, $P$ for 50 %", [f"{a['P_for_half']:,}" for a in apart])
-    return "\n".join(lines)
+__getattr__ = moved(
+    __name__, dict.fromkeys(("minilm_table", "minilm_as_markdown"), "zotutor.tables")
+)

@@ -60,6 +60,12 @@ def token_ids(
     if not texts or any(not text.strip() for text in texts):
         raise ValueError("texts: given none or an empty one, expected at least one with words")
     options = {} if length is None else {"truncation": True, "max_length": length}
+    special = tokenizer.num_special_tokens_to_add()
+    if length is not None and not special < length < 1 << 31:
+        raise ValueError(
+            f"length: given {length}, expected more than the {special} special tokens that this "
+            "tokenizer puts around a text, and less than 2^31"
+        )
     with _truncating(tokenizer, left=causal):
         found = tokenizer(list(texts), return_attention_mask=True, **options)
     # the mask leaves out what a tokenizer pads with although it was not told to
@@ -70,10 +76,8 @@ def token_ids(
     if causal and (closing := _closing(tokenizer)):
         rows = [ids[:-closing] for ids in rows]
     if not all(rows):
-        special = tokenizer.num_special_tokens_to_add()
         raise ValueError(
-            f"length: given {length}, which leaves no token of a text besides the {special} "
-            "special ones of this tokenizer; give a larger one"
+            f"texts: {texts[rows.index([])]!r} is no token at all for this tokenizer; remove it"
         )
     return rows
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from zotutor.checks import check_integer
 from zotutor.streams import Stream, uniforms
 
 from . import reviews, snippets
+from .data_files import read_rows
 
 
 class Example(NamedTuple):
@@ -21,43 +22,54 @@ class Example(NamedTuple):
     label: int
 
 
-class Format(NamedTuple):
-    """How a task is asked: a template over columns, the columns, and the label words in order."""
+def _sst2(row: Mapping[str, str]) -> str:
+    return f"{row['sentence'].strip()} It was"
 
-    prompt: str
+
+def _rte(row: Mapping[str, str]) -> str:
+    question = f'Does this mean that "{row["sentence2"]}" is true? Yes or No?'
+    return f"{row['sentence1']}\n{question}\n"
+
+
+def _boolq(row: Mapping[str, str]) -> str:
+    question = row["question"] if row["question"].endswith("?") else row["question"] + "?"
+    return f"{row['passage']} {question[0].upper()}{question[1:]}\n"
+
+
+class Format(NamedTuple):
+    """How a task is posed: the prompt of a row, the columns it reads, the label words in order."""
+
+    prompt: Callable[[Mapping[str, str]], str]
     columns: tuple[str, ...]
     words: tuple[str, ...]
     hub: tuple[str, str | None]
     """Name and configuration of the data set on the hub."""
     labels: tuple[str, ...] = ("0", "1")
-    """What stands for labels 0, 1, ... in a file's label column, besides the numbers."""
+    """Names of labels 0, 1, ... in a file's label column, besides the numbers."""
 
 
 FORMATS: Mapping[str, Format] = {
-    "reviews": Format(reviews.PROMPT, ("text",), reviews.LABEL_WORDS, ("", None)),
-    "snippets": Format("{sentence} It was", ("sentence",), ("terrible", "great"), ("", None)),
-    "sst2": Format(
-        "{sentence} It was",
-        ("sentence",),
-        ("terrible", "great"),
-        ("nyu-mll/glue", "sst2"),
+    "reviews": Format(
+        lambda row: reviews.PROMPT.format(text=row["text"].strip()),
+        ("text",),
+        reviews.LABEL_WORDS,
+        ("", None),
     ),
+    "snippets": Format(_sst2, ("sentence",), ("terrible", "great"), ("", None)),
+    "sst2": Format(_sst2, ("sentence",), ("terrible", "great"), ("nyu-mll/glue", "sst2")),
     "rte": Format(
-        '{sentence1}\nDoes this mean that "{sentence2}" is true? Yes or No?\n',
+        _rte,
         ("sentence1", "sentence2"),
         ("Yes", "No"),
         ("nyu-mll/glue", "rte"),
         ("entailment", "not_entailment"),
     ),
     "boolq": Format(
-        "{passage} {question}?\n",
-        ("passage", "question"),
-        ("No", "Yes"),
-        ("google/boolq", None),
-        ("false", "true"),
+        _boolq, ("passage", "question"), ("No", "Yes"), ("google/boolq", None), ("false", "true")
     ),
 }
-"""The one table of prompts and label words; those of sst2, rte and boolq are MeZO's."""
+"""The one table of prompts and label words; those of sst2, rte and boolq are MeZO's to the letter,
+with its template 2 for boolq (the question begins with a capital and ends in one question mark)."""
 
 
 class Task(NamedTuple):
@@ -140,12 +152,12 @@ def task(
         dev = _read(_file(folder, ("dev", "validation", "val")), form)
     elif name == "reviews":
         train, dev = (
-            [Example(form.prompt.format(text=r.text), r.label) for r in reviews.examples(split)]
+            [Example(form.prompt({"text": r.text}), r.label) for r in reviews.examples(split)]
             for split in ("train", "test")
         )
     elif name == "snippets":
         train, dev = (
-            [Example(form.prompt.format(sentence=s.text), s.label) for s in snippets.examples(part)]
+            [Example(form.prompt({"sentence": s.text}), s.label) for s in snippets.examples(part)]
             for part in ("train", "dev")
         )
     else:
@@ -166,7 +178,7 @@ def _few(examples: Sequence[Example], shots: int, labels: int, seed: int) -> lis
         if len(of_label) < shots:
             raise ValueError(
                 f"shots: given {shots}, but label {label} has {len(of_label)} training examples; "
-                "ask for fewer"
+                "give at most that many"
             )
         found += of_label[:shots]
     return found
@@ -181,44 +193,10 @@ def _file(folder: Path, stems: Iterable[str]) -> Path:
 
 
 def _read(path: Path, form: Format) -> list[Example]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, row {row}: is not UTF-8 at byte {error.start}; save the file as UTF-8"
-        ) from None
-    # newlines only: splitlines() would cut a text at a form feed, or at U+2028, which JSON allows
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.removesuffix("\n").split("\n") if text else []
-    rows = _json_rows(path, lines) if path.suffix == ".jsonl" else _tsv_rows(path, lines)
-    found = [_example(f"{path}, row {number}", row, form) for number, row in rows]
+    found = [_example(f"{path}, row {number}", row, form) for number, row in read_rows(path)]
     if not found:
         raise ValueError(f"{path}: holds no example, expected at least one row below the header")
     return found
-
-
-def _tsv_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    header = lines[0].split("\t") if lines else []
-    for number, line in enumerate(lines[1:], start=2):
-        cells = line.split("\t") if line else []
-        if len(cells) != len(header):
-            raise ValueError(
-                f"{path}, row {number}: has {len(cells)} cells, expected {len(header)} as in the "
-                "header; rows are separated by newlines, cells by tabs"
-            )
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _json_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, row {number}: is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, row {number}: expected a JSON object, one a line")
-        yield number, row
 
 
 def _example(place: str, row: Mapping[str, Any], form: Format) -> Example:
@@ -231,43 +209,51 @@ def _example(place: str, row: Mapping[str, Any], form: Format) -> Example:
             f"{place}: has columns {', '.join(map(str, row))}; expected {', '.join(missing)} too"
         )
     for name in form.columns:
-        value = "" if row[name] is None else row[name]
-        if not isinstance(value, (str, int, float)):
-            raise ValueError(f"{place}: its {name} is {value!r}, expected text; give a string")
-        if not str(value).strip():
-            raise ValueError(f"{place}: its {name} is empty; remove the row or fill it in")
-        try:
-            str(value).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{place}: its {name} has half a character, {error.object[error.start]!a}, which "
-                "no text can hold; remove it"
-            ) from None
-    label = str(given).strip().lower()
+        _check_text(f"{place}: its {name}", row[name])
+    # prompts neither begin with whitespace nor end in spaces, as in MeZO
+    text = form.prompt(row).lstrip().rstrip(" ")
+    return Example(text, _label(place, given, form))
+
+
+def _check_text(place: str, value: object) -> None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{place} is empty; remove the row or fill it in")
+    if not isinstance(value, str):
+        raise ValueError(f"{place} is {value!r}, expected text; write it in quotes")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place} has half a character, {error.object[error.start]!a}, which no text can hold; "
+            "remove it"
+        ) from None
+
+
+def _label(place: str, given: object, form: Format) -> int:
+    """The number of a label, given as it or by name; 1.0 is how pandas writes 1 next to a gap."""
+    label = re.sub(r"^(\d+)\.0+$", r"\1", str(given).strip().lower())
     numbers = [str(k) for k in range(len(form.words))]
     if label not in form.labels and label not in numbers:
         raise ValueError(
             f"{place}: has label {given!r}, expected one of {', '.join(numbers)} "
             f"(or {', '.join(form.labels)})"
         )
-    number = form.labels.index(label) if label in form.labels else numbers.index(label)
-    return Example(
-        form.prompt.format(**{name: str(row[name]).strip() for name in form.columns}), number
-    )
+    return form.labels.index(label) if label in form.labels else numbers.index(label)
 
 
 def _from_hub(form: Format, revision: str | None) -> tuple[list[Example], list[Example]]:
     if revision is None:
         raise ValueError(
-            f"revision: given None for the data set {form.hub[0]!r}, expected the hash of "
-            "a commit, so that what is downloaded cannot change; or give a folder"
+            f"revision: given None for the data set {form.hub[0]!r}, expected the hash of a commit "
+            "(--data-revision), so that what is downloaded cannot change; or give a folder of "
+            "files (--data)"
         )
     try:
         import datasets
     except ImportError as error:
         raise ImportError(
             "this task's examples come from the hub through the datasets library, which is not "
-            'installed; run: pip install "zotutor[llm]", or give a folder'
+            'installed; run: pip install "zotutor[llm]", or give a folder of files (--data)'
         ) from error
     name, configuration = form.hub
     loaded = datasets.load_dataset(name, configuration, revision=revision)

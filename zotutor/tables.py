@@ -1,0 +1,145 @@
+"""Dated tables that ship with the package: what was measured, when, by which command.
+
+:func:`table` reads any of them. The scripts in ``tools/`` and ``benchmarks/`` write them.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+NAMES = ("minilm_kernel", "mnist_fidelity", "sst2_minilm", "zo_step_cpu")
+"""Those that ship."""
+
+
+def table(name: str) -> dict[str, Any]:
+    """One dated table, as its script wrote it.
+
+    Args:
+        name: one of :data:`NAMES`.
+
+    Returns:
+        What ``zotutor/data/NAME.json`` holds.
+
+    Raises:
+        ValueError: for another name.
+
+    Example:
+        >>> table("mnist_fidelity")["d"]
+        29624
+    """
+    if name not in NAMES:
+        raise ValueError(f"name: given {name!r}, expected one of {', '.join(NAMES)}")
+    text = files("zotutor").joinpath("data", f"{name}.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def mnist_table() -> dict[str, Any]:
+    """The numbers that ``tools/measure_mnist.py`` measured on MNIST, with their date and data.
+
+    >>> mnist_table()["d"]
+    29624
+    """
+    return table("mnist_fidelity")
+
+
+def minilm_table() -> dict[str, Any]:
+    """The numbers that ``tools/measure_minilm.py`` measured, with their date and data.
+
+    >>> sorted(minilm_table())[:2]
+    ['command', 'data']
+    """
+    return table("minilm_kernel")
+
+
+def mnist_as_markdown(table: dict[str, Any], state: str, *, P: int = 125) -> str:
+    """One state of :func:`mnist_table` at one P, as a table in Markdown.
+
+    Args:
+        table: as :func:`mnist_table` returns.
+        state: "at initialization" or "trained".
+        P: number of perturbations, one of those measured.
+
+    Returns:
+        A header and a row for each group of pairs: alignment; relative error with Gaussian and
+        Rademacher directions, each with its standard error; the law; CKA; Wasserstein distance;
+        the bound over the law, as lengths, at P = 125.
+
+    Raises:
+        KeyError, StopIteration: for a state or P that was not measured.
+
+    Example:
+        >>> print(mnist_as_markdown(mnist_table(), "at initialization").splitlines()[0])
+        | pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |
+    """
+    lines = ["| pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |"]
+    lines.append("|:--|--:|--:|--:|--:|--:|--:|--:|")
+    for name, group in table["states"][state]["groups"].items():
+        gaussian, signs = (
+            next(row for row in group[family] if row["P"] == P)
+            for family in ("Gaussian", "Rademacher")
+        )
+        cells = [name, f"{group['alignment']:.4f}"]
+        cells.append(f"{gaussian['relative_frobenius']:.3f} ± {gaussian['std_error']:.3f}")
+        cells.append(f"{gaussian['law']:.3f}")
+        cells.append(f"{signs['relative_frobenius']:.3f} ± {signs['std_error']:.3f}")
+        cells += [f"{gaussian['cka']:.3f}", f"{gaussian['wasserstein']:.3f}"]
+        lines.append("| " + " | ".join([*cells, f"{group['bound_over_law']:.1f}"]) + " |")
+    return "\n".join(lines)
+
+
+def minilm_as_markdown(table: dict[str, Any]) -> str:
+    """:func:`minilm_table` as a table in Markdown: a column for each model and state.
+
+    Args:
+        table: as :func:`minilm_table` returns.
+
+    Returns:
+        A header, and rows for the alignment of three kinds of pairs; the relative error of the
+        kernel of two different inputs, measured and by the law; what the predictions of FO and ZO
+        steps of two sizes leave over; alignment and error of a step on a batch; telling apart.
+
+    Example:
+        >>> print(minilm_as_markdown(minilm_table()).splitlines()[0].count("|"))
+        6
+    """
+    columns = [
+        (f"{name}, {state}", model["d"], numbers)
+        for name, model in table["models"].items()
+        for state, numbers in model["states"].items()
+    ]
+    lines = ["| | " + " | ".join(name for name, _, _ in columns) + " |"]
+    lines.append("|:--|" + "--:|" * len(columns))
+
+    def row(title: str, cells: list[str]) -> None:
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+
+    row("$d$", [f"{d:,}" for _, d, _ in columns])
+    for kind, title in (
+        ("itself", "an input with itself"),
+        ("same label", "two inputs of one label"),
+        ("other label", "two of different labels"),
+    ):
+        cells = [f"{n['kernel']['alignment'][kind]:.3f}" for _, _, n in columns]
+        row(f"alignment, {title}", cells)
+    for i, first in enumerate(columns[0][2]["kernel"]["errors"]):
+        found = [n["kernel"]["errors"][i] for _, _, n in columns]
+        cells = [
+            f"{e['relative_error']:.2f} ± {e['std_error']:.2f} ({e['law']:.2f})" for e in found
+        ]
+        row(f"error of $K_U$, $P = {first['P']}$ (law)", cells)
+    for i, first in enumerate(columns[0][2]["one_step"]["steps"]):
+        order = "FO" if first["P"] is None else f"ZO, $P = {first['P']}$"
+        found = [n["one_step"]["steps"][i] for _, _, n in columns]
+        title = f"residual, {order}, FO change {first['change']:g}"
+        row(title, [f"{100 * s['relative_residual']:.1f} %" for s in found])
+    steps = [n["one_step"]["fidelity"] for _, _, n in columns]
+    row("alignment of a step on a batch", [f"{s['alignment']:.3f}" for s in steps])
+    cells = [f"{s['relative_error']:.2f} ± {s['std_error']:.2f} ({s['law']:.2f})" for s in steps]
+    row(f"error of the step, $P = {steps[0]['P']}$ (law)", cells)
+    apart = [n["telling_apart"] for _, _, n in columns]
+    row("telling apart, cosine", [f"{a['cosine']:.3f}" for a in apart])
+    row("telling apart, $P$ for 50 %", [f"{a['P_for_half']:,}" for a in apart])
+    return "\n".join(lines)
