@@ -12,7 +12,7 @@ CHAPTERS = book
 WORKERS = logical
 PORT = 8000
 
-.PHONY: help book test lint format env serve clean lock
+.PHONY: help book test lint format map env serve clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
@@ -32,12 +32,15 @@ lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are s
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
-	$(BIN)/python -m pytest -q -m lint tests/test_book.py tests/test_package.py
+	$(BIN)/python -m pytest -q -m lint tests
 
 format: $(STAMP) ## rewrite code and notebooks as lint wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
+
+map: $(STAMP) ## write MAP.md: from chapters to modules to tests
+	$(BIN)/python tools/map.py
 
 env: $(STAMP) ## create .venv with the exact versions of requirements.lock
 
@@ -48,7 +51,7 @@ clean: ## remove what book and test made; .venv stays
 	rm -rf _build build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find zotutor tests tools book -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An interrupted installation leaves no stamp, so the next make takes it up again.
+# An interrupted installation leaves no stamp, so the next make repeats it.
 $(STAMP): pyproject.toml requirements.lock tools/make_env.sh
 	@sh tools/make_env.sh "$(PYTHON)" "$(VENV)"
 	@touch $@

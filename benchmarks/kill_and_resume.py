@@ -4,7 +4,7 @@ python benchmarks/kill_and_resume.py [--steps 2000] [--kills 20] [--seed 0] [--P
 
 Each session is the command `zotutor finetune` in a process of its own, killed with SIGKILL while it
 works on a step that is drawn by the seed, and some milliseconds into it. Prints what was compared,
-the size of the ledger beside that of the weights, and how long a replay takes.
+the sizes of the ledger and of the weights, and how long a replay takes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def command(output: Path, args: argparse.Namespace) -> list[str]:
 
 
 def killed_at(step: int, output: Path, args: argparse.Namespace, delay: float) -> int:
-    """Start a session, and kill it ``delay`` seconds behind this step; how many it has left."""
+    """Start a session, and kill it ``delay`` seconds after this step; how many steps it left."""
     path, size = output / "ledger.bin", record_size(args.P)
     with subprocess.Popen(command(output, args), stdout=subprocess.DEVNULL) as process:
         while not path.exists() or path.stat().st_size < step * size:

@@ -170,6 +170,20 @@ class MixedDtypes(nn.Module):
         return self.head(h.to(self.head.weight.dtype))
 
 
+class StopsGradient(nn.Module):
+    """A factor that counts as a constant: computed under no_grad, or detached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).tanh()
+        with torch.no_grad():
+            scale = self.first.weight.square().sum().sqrt() + h.abs().mean(1, keepdim=True)
+        return self.second(h * scale) * self.second.bias.exp().detach()
+
+
 class ReturnsLogits(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -349,6 +363,7 @@ KINDS: dict[str, Kind] = {
     "once differentiable": Kind(lambda: WithFunction(OnceDifferentiable), _vectors),
     "hooks": Kind(_hooked, _vectors),
     "mixed dtypes": Kind(MixedDtypes, _vectors),
+    "stopped gradient": Kind(StopsGradient, _vectors),
     "returns .logits": Kind(ReturnsLogits, _vectors),
 }
 

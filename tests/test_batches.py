@@ -87,8 +87,14 @@ def test_at_a_fixed_budget_one_direction_is_best_and_the_best_P_is_a_minimum() -
 
 def test_arguments() -> None:
     B, gradients = setting()
-    with pytest.raises(ValueError, match=r"given shapes \(2, 4\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"gradients: given shape \(4,\)"):
         noise_terms(B, gradients[0])
+    with pytest.raises(ValueError, match=r"given shapes \(2, 3\) and \(3, 4\)"):
+        noise_terms(B[:, :3], gradients)
+    with pytest.raises(ValueError, match="nan at"):
+        noise_terms(B, gradients * math.nan)
+    with pytest.raises(ValueError, match="B g is 0"):
+        noise_terms(0 * B, gradients).deviation(steps=1, P=1)
     with pytest.raises(ValueError, match="shapes"):
         noise_terms(B, gradients, directions=zo.LowRank(1), shapes=[(3, 3)])
     terms = noise_terms(B, gradients)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -315,8 +316,9 @@ def test_bound_is_the_papers_formula() -> None:
     J_o, J_u = random(4, 30, seed=12), random(4, 30, seed=13)
     epsilon = zo.jl_epsilon(50, 8, delta=0.05, directions=Gaussian())
     norms = float(J_o.square().sum() + J_u.square().sum())
-    bound = zo.kernel_error_bound(J_o, J_u, P=50, delta=0.05, directions=Gaussian())
-    assert bound == pytest.approx(epsilon**2 * 4 / 2 * norms**2, rel=1e-9)
+    for family in (Gaussian(), Rademacher(), Sphere()):  # one condition: V^2 pairs, not n (n-1)/2
+        bound = zo.kernel_error_bound(J_o, J_u, P=50, delta=0.05, directions=family)
+        assert bound == pytest.approx(epsilon**2 * 4 / 2 * norms**2, rel=1e-9)
 
 
 def laws(rows: Tensor, columns: Tensor, *families: Directions, **shapes: object) -> list[float]:
@@ -469,3 +471,109 @@ BAD: list[tuple[Call, type[Exception], str]] = [
 def test_bad_arguments_are_named(call: Call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- malformed numbers, in every argument that is a tensor --------------------------------------
+
+e2, v2 = torch.eye(2), torch.ones(2)
+TENSOR_CALLS: dict[str, Callable[[Any], object]] = {
+    "kernel_error_law, J_o": lambda t: zo.kernel_error_law(t, e2, P=1),
+    "kernel_error_law, J_u": lambda t: zo.kernel_error_law(e2, t, P=1),
+    "kernel_error_bound, J_o": lambda t: zo.kernel_error_bound(t, e2, P=1, delta=0.1),
+    "pair_terms, J_u": lambda t: pair_terms(e2, t, directions=Rademacher()),
+    "dynamics_error_law, A": lambda t: zo.dynamics_error_law(t, e2, v2, P=1, lr=0.1),
+    "dynamics_error_law, J_o": lambda t: zo.dynamics_error_law(e2, t, v2, P=1, lr=0.1),
+    "dynamics_error_law, g": lambda t: zo.dynamics_error_law(e2, e2, t, P=1, lr=0.1),
+    "estimator_moments, g": lambda t: zo.estimator_moments(t, e2, P=1),
+    "estimator_moments, H": lambda t: zo.estimator_moments(v2, t, P=1),
+    "alignment, J_o": lambda t: zo.alignment(t, e2),
+    "alignment, J_u": lambda t: zo.alignment(e2, t),
+    "effective_rank, K": zo.effective_rank,
+    "relative_frobenius, K_hat": lambda t: zo.relative_frobenius(t, e2),
+    "relative_frobenius, K": lambda t: zo.relative_frobenius(e2, t),
+    "cka, K_hat": lambda t: zo.cka(t, e2),
+    "spectral_wasserstein, K": lambda t: zo.spectral_wasserstein(e2, t),
+    "log_softmax_jacobian, logits": log_softmax_jacobian,
+    "cross_entropy_gradient, logits": lambda t: cross_entropy_gradient(t, torch.tensor([0, 1])),
+}
+MALFORMED: list[tuple[Callable[[Tensor], Any], type[Exception], str]] = [
+    (lambda t: None, TypeError, "given a NoneType, expected a tensor"),
+    (lambda t: t.tolist(), TypeError, "given a list, expected a tensor"),
+    (lambda t: t.numpy(), TypeError, "given a ndarray, expected a tensor"),
+    (lambda t: t.long(), TypeError, "given dtype torch.int64, expected real floating point"),
+    (lambda t: t.bool(), TypeError, "given dtype torch.bool, expected real floating point"),
+    (lambda t: t.to(torch.complex64), TypeError, "given dtype torch.complex64, expected real"),
+    (lambda t: t.to("meta"), TypeError, "on the meta device"),
+    (lambda t: t.to_sparse(), TypeError, "layout torch.sparse_coo"),
+    (lambda t: t[:0], ValueError, "no dimension of size 0"),
+    (lambda t: t.sum(), ValueError, r"given shapes? .*\(\)"),
+    (
+        lambda t: t[(None,) * 9],
+        ValueError,
+        "given shapes?",
+    ),
+    (lambda t: t.index_fill(0, torch.tensor([1]), math.nan), ValueError, r"nan at \[1"),
+    (lambda t: t.index_fill(0, torch.tensor([1]), -math.inf), ValueError, r"-inf at \[1"),
+]
+
+
+@pytest.mark.parametrize("name", TENSOR_CALLS)
+def test_malformed_tensors_are_named(name: str) -> None:
+    """Each is refused in words that begin with the argument, before torch sees it."""
+    good = v2 if name.endswith(", g") else e2
+    TENSOR_CALLS[name](good)
+    argument = name.split(", ")[1]
+    for spoil, error, words in MALFORMED:
+        with pytest.raises(error, match=rf"\b{argument}\b.*{words}"):
+            TENSOR_CALLS[name](spoil(good))
+
+
+def test_results_that_exceed_float64_are_refused() -> None:
+    huge = 1e200 * torch.eye(2, dtype=torch.float64)
+    calls: list[Call] = [
+        lambda: zo.kernel_error_law(huge, huge, P=1),
+        lambda: zo.kernel_error_bound(huge, huge, P=1, delta=0.1),
+        lambda: zo.estimator_moments(huge[0], huge, P=1),
+        lambda: zo.dynamics_error_law(huge, huge, huge[0], P=1, lr=1.0),
+        lambda: zo.perturbations_needed(1e-200, alignment=0.5),
+        lambda: zo.jl_min_perturbations(2, 1e-200, delta=0.1),
+        lambda: zo.jl_epsilon(1 << 63, 2, delta=0.1),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"exceeds float64|nan at|inf at|larger|below"):
+            call()
+
+
+def test_similarity_is_the_same_at_any_scale() -> None:
+    """Where squares would leave float32, as kernels of large models may."""
+    K, K_hat = torch.tensor([[2.0, 1.0], [1.0, 3.0]]), torch.tensor([[2.5, 1.0], [1.0, 2.0]])
+    for scale in (1e-30, 1.0, 1e30):
+        assert torch.allclose(zo.effective_rank(scale * K), zo.effective_rank(K))
+        assert torch.allclose(zo.cka(scale * K_hat, scale * K), zo.cka(K_hat, K))
+        found = zo.relative_frobenius(scale * K_hat, scale * K)
+        assert torch.allclose(found, zo.relative_frobenius(K_hat, K))
+        assert torch.allclose(zo.alignment(scale * K, scale * K_hat), zo.alignment(K, K_hat))
+
+
+def test_a_hessian_that_is_not_symmetric_is_refused() -> None:
+    with pytest.raises(ValueError, match="H: given a matrix that is not symmetric"):
+        zo.estimator_moments(v2, torch.tensor([[1.0, 2.0], [0.0, 1.0]]), P=1)
+
+
+def test_names_of_version_0_1_are_found_where_they_are_now() -> None:
+    with pytest.warns(DeprecationWarning, match=r"concentration.jl_rate is deprecated; use zotu"):
+        assert zo.concentration.jl_rate is zo.bounds.jl_rate
+    with pytest.warns(DeprecationWarning, match=r"use zotutor.laws.pair_variance"):
+        assert zo.concentration.pair_variance is zo.laws.pair_variance
+    with pytest.warns(DeprecationWarning, match=r"use zotutor.similarity.cka"):
+        assert zo.kernels.cka is zo.cka
+    with pytest.warns(DeprecationWarning, match=r"by position are deprecated here; give delta="):
+        assert zo.jl_min_perturbations(20, 0.1, 0.01, Gaussian()) == 4519  # type: ignore[call-arg]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        zo.concentration.nothing  # noqa: B018
+
+
+def test_the_rate_of_a_small_epsilon_does_not_cancel() -> None:
+    for epsilon in (1e-3, 1.01e-4, 0.99e-4, 1e-6, 1e-12):
+        series = sum((-1) ** k * epsilon**k / k for k in range(2, 9)) / 2
+        assert jl_rate(epsilon) == pytest.approx(series, rel=1e-8)

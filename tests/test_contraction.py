@@ -78,6 +78,10 @@ def test_arguments() -> None:
     B, g, H = quadratic()
     with pytest.raises(ValueError, match="B, g, H"):
         contracted_constant(B, g, H=H[:2], distance=1.0, steps=1)
+    with pytest.raises(ValueError, match="nan at"):
+        contracted_constant(B, g * math.nan, H=H, distance=1.0, steps=1)
+    with pytest.raises(ValueError, match="descent changes B theta by 0"):
+        quadratic_deviation(0 * B, g, H=H, lr=0.1, steps=2, P=1)
     with pytest.raises(ValueError, match="distance"):
         contracted_constant(B, g, H=H, distance=0.0, steps=1)
     with pytest.raises(ValueError, match="independent entries"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import naive_jacobians as naive
@@ -15,7 +17,7 @@ from naive_jacobians import CASES, normal, untouched
 from torch import Tensor, nn
 
 import zotutor as zo
-from zotutor import directions, dynamics
+from zotutor import directions, dynamics, parameters
 
 FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3), zo.LowRank(2)]
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
@@ -465,3 +467,31 @@ def test_random_projection_is_U_U_transposed_g(
     with untouched(model, g):
         projected = dynamics.random_projection(g, model, P=4, directions=family, seed=6, step=1)
     close(projected, U @ (U.T @ g))
+
+
+CALLS: dict[str, Callable[[nn.Module], object]] = {
+    "one_step": lambda model: zo.one_step(model, X_O, X_U, Y_U, lr=0.1, P=4, seed=0),
+    "step_change": lambda model: zo.step_change(model, X_O, X_U, Y_U, lr=0.1, P=4, seed=0),
+    "entk": lambda model: zo.entk(model, X_O, X_U),
+    "zo_entk": lambda model: zo.zo_entk(model, X_O, X_U, P=2, seed=0),
+    "jvp": lambda model: zo.jvp(model, X_O, torch.ones(15, dtype=torch.float64)),
+    "plan": lambda model: zo.plan(model, X_O, X_U, Y_U, seed=0),
+    "sampled plan": lambda model: zo.plan(model, X_O, X_U, Y_U, samples=2, seed=0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_models_parameters_are_resolved_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, walks = parameters.resolve, []
+
+    def count(params: Any) -> parameters.Parameters:
+        if not isinstance(params, parameters.Parameters):
+            walks.append(params)
+        return resolve(params)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "resolve", None) is resolve:
+            monkeypatch.setattr(module, "resolve", count)
+    model = naive.Counted()
+    CALLS[name](model)
+    assert walks == [model]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,13 +27,16 @@ def writes_theta(f: Function, theta: Tensor, u: Tensor, eps: float) -> Tensor:
     return f(theta)
 
 
+def which_directions(error: float, d: int, tokens: int) -> str:
+    drawn, turned = d / error**2, d / (1 + error**2)
+    orthogonal_wins = 2 * tokens * turned + turned**2 < 2 * tokens * drawn
+    return "orthogonal" if orthogonal_wins else "independent"
+
+
 Case = tuple[Callable[..., None], Callable[..., Any]]
 
 RIGHT: list[Case] = [
-    (
-        zo.exercises.check_perturbations_for,
-        lambda error, d, kurtosis: math.ceil((d + kurtosis - 2) / error**2),
-    ),
+    (zo.exercises.check_which_directions, which_directions),
     (zo.exercises.check_best_eps, lambda delta, third: (3 * delta / third) ** (1 / 3)),
     (zo.exercises.check_best_eps, lambda delta, third: torch.tensor(3 * delta / third) ** (1 / 3)),
     (zo.exercises.check_expected_bias, lambda kurtosis, eps: kurtosis * eps**2),
@@ -42,21 +44,9 @@ RIGHT: list[Case] = [
 ]
 
 WRONG: list[tuple[Callable[..., None], Callable[..., Any], str]] = [
-    (
-        zo.exercises.check_perturbations_for,
-        lambda error, d, kurtosis: (d + kurtosis - 2) / error**2 + 0.5,
-        "expected a whole number",
-    ),
-    (
-        zo.exercises.check_perturbations_for,
-        lambda error, d, kurtosis: math.ceil((d + kurtosis - 2) / error),
-        r"1 / error\^2",
-    ),
-    (
-        zo.exercises.check_perturbations_for,
-        lambda error, d, kurtosis: math.ceil(d / error**2),
-        "fourth moment",
-    ),
+    (zo.exercises.check_which_directions, lambda error, d, tokens: "orthogonal", "Solve both"),
+    (zo.exercises.check_which_directions, lambda error, d, tokens: "independent", "Solve both"),
+    (zo.exercises.check_which_directions, lambda error, d, tokens: "signs", "expected"),
     (zo.exercises.check_best_eps, lambda delta, third: (3 * delta / third) ** 0.5, "cube root"),
     (zo.exercises.check_best_eps, lambda delta, third: (6 * delta / third) ** (1 / 3), "equal"),
     (zo.exercises.check_best_eps, lambda delta, third: (3 * third / delta) ** (1 / 3), "Upside"),

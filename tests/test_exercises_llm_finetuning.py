@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 
-from zotutor.exercises import check_quantum, check_steps_until_checkpoint, check_updates_needed
+from zotutor.exercises import check_quantum, check_steps_until_checkpoint, check_which_rounding
 
 
 def spacing(loss: float) -> float:
     return 2.0 ** (math.floor(math.log2(loss)) - 7)
 
 
+def which_rounding(update: float, spacing: float, steps: int) -> str:
+    low, high = sorted((update, spacing - update))
+    return "random" if high < steps * low else "nearest"
+
+
 RIGHT: list[tuple[Callable[..., None], Any]] = [
     (check_quantum, lambda loss, eps: spacing(loss) / (2 * eps)),
-    (check_updates_needed, lambda f, error: math.ceil((1 / f - 1) / error**2)),
+    (check_which_rounding, which_rounding),
     (check_steps_until_checkpoint, lambda d, P: 2 * d // (40 + 8 * P)),
 ]
 WRONG: list[tuple[Callable[..., None], Any, str]] = [
@@ -25,9 +30,9 @@ WRONG: list[tuple[Callable[..., None], Any, str]] = [
     (check_quantum, lambda loss, eps: spacing(loss), "by 2 eps"),
     (check_quantum, lambda loss, eps: 2.0**-7 / (2 * eps), "depends on the loss"),
     (check_quantum, lambda loss, eps: spacing(loss) / (3 * eps), "ratio is 0.6667 "),
-    (check_updates_needed, lambda f, error: None, "returned None"),
-    (check_updates_needed, lambda f, error: math.ceil(1 / f / error**2), "subtract the mean"),
-    (check_updates_needed, lambda f, error: math.ceil((1 / f - 1) / error), "solve"),
+    (check_which_rounding, lambda update, spacing, steps: None, "expected"),
+    (check_which_rounding, lambda update, spacing, steps: "random", "variances"),
+    (check_which_rounding, lambda update, spacing, steps: "nearest", "variances"),
     (check_steps_until_checkpoint, lambda d, P: None, "returned None"),
     (check_steps_until_checkpoint, lambda d, P: 2 * d // 48, "grows with P"),
     (check_steps_until_checkpoint, lambda d, P: 4 * d // (40 + 8 * P), "float32"),

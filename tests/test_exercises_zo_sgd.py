@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,22 +13,28 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import zotutor as zo
 
 
+def perturbations_per_step(machines: int, d_H: float, probe: float, update: float) -> int:
+    times = {}
+    for P in range(1, 500):
+        rounds = -(-P // machines)
+        times[P] = (P + 1 + d_H) / P * (2 * rounds * probe + update)
+    return min(times, key=times.__getitem__)
+
+
 @pytest.mark.parametrize(
     ("student", "hint"),
     [
-        (lambda f, trace, top: (1 + trace / top) / (f - 1), "round up"),
-        (lambda f, trace, top: math.floor((1 + trace / top) / (f - 1)), r"allowed: math\.ceil"),
-        (lambda f, trace, top: math.ceil(trace / top / (f - 1)), r"1 \+ r, not r"),
-        (lambda f, trace, top: math.ceil((1 + trace / top) / f), "At infinite P"),
-        (lambda f, trace, top: math.ceil((1 + top / trace) / (f - 1)), "turned over"),
-        (lambda f, trace, top: 12345, "ratio is"),
-        (lambda f, trace, top: None, "return"),
-        (lambda f, trace, top: "many", "expected one number"),
+        (lambda machines, *rest: perturbations_per_step(1, *rest), "at the same time"),
+        (lambda *rest: perturbations_per_step(*rest[:3], 0.0), "takes time"),
+        (lambda *rest: 1, "at the same time|try P"),
+        (lambda *rest: 12345, "ratio is"),
+        (lambda *rest: None, "return"),
+        (lambda *rest: "many", "expected one number"),
     ],
 )
-def test_perturbations_within(student: Callable[..., Any], hint: str) -> None:
+def test_perturbations_per_step(student: Callable[..., Any], hint: str) -> None:
     with pytest.raises(AssertionError, match=hint):
-        zo.exercises.check_perturbations_within(student)
+        zo.exercises.check_perturbations_per_step(student)
 
 
 def trace_from_losses(

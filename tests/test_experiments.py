@@ -50,6 +50,7 @@ def test_gradient_and_hessian_are_those_of_the_loss() -> None:
 
     theta = parameters_to_vector(params).detach()
     torch.testing.assert_close(g, torch.func.grad(loss_at)(theta))
+    assert torch.equal(H, H.T)
     torch.testing.assert_close(H, torch.func.jacrev(torch.func.grad(loss_at))(theta))
     top, trace = zo_sgd.curvature(zo_sgd.loss_on(model, X, Y), params, draws=400)
     eigenvalues = torch.linalg.eigvalsh(H)

@@ -21,7 +21,7 @@ DRAWN: list[Callable[[], Figure]] = [
     lambda: zo.figures.accuracy_while_fine_tuning(
         [0, 1, 2], {"small": values(3), "large": values(3).numpy()}, {"expected": values(3)}
     ),
-    lambda: zo.figures.opinions(
+    lambda: zo.figures.predicted_distributions(
         values(1, 8, 8), "a 3", {"before": values(10), "after": values(10).numpy()}
     ),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from drawing import drawn
@@ -25,5 +27,6 @@ def test_brackets_reach_from_the_last_rest_to_the_first_blow_up() -> None:
     figure = zo.figures.stable_steps(
         [1, 10], {"a": [0.1, 0.5]}, {"a": ([1], [0.1], [0.4])}, {"b": [0.1, 0.2]}
     )
-    segment = figure.axes[0].containers[0].lines[2][0].get_segments()[0]
+    bars: Any = figure.axes[0].containers[0]
+    segment = bars.lines[2][0].get_segments()[0]
     assert np.allclose(segment[:, 1], [0.1, 0.4])

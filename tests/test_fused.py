@@ -32,6 +32,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny matrices take the road of large ones, in one block."""
     monkeypatch.setattr(fused, "CHUNK", 64)
+    monkeypatch.setattr(fused, "LARGE", 64)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_dense_directions_are_as_if_in_place(
         found = logits(model, ids)
     with torch.no_grad():
         expected, start = logits(moved, ids), logits(model, ids)
-    assert torch.equal(found, expected)
+    close(found, expected)  # a matmul in blocks may be another kernel than the whole one's
     assert (found - start).norm() > 0.05 * start.norm()  # or nothing was tested
     # that classifier's one linear layer, its head, is smaller than a block: by substitution
     expected_here = {F.embedding} if kind == "gpt2 classifier" else {F.linear, F.embedding}

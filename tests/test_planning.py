@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import zotutor as zo
+from zotutor import planning
+from zotutor.calling import resolve_model
 from zotutor.directions import Directions
 
 FAMILIES = [
@@ -320,6 +322,70 @@ def test_a_plan_leaves_the_model_alone(digits: Digits) -> None:
     assert torch.equal(state, torch.get_rng_state())
     for p, old in zip(digits.model.parameters(), before, strict=True):
         assert torch.equal(p.detach(), old)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES], ids=repr)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_where_rows_are_few_the_plan_is_exact(
+    family: Directions, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The law of the formed Jacobians, in whatever blocks the rows come."""
+    model = network()
+    x_o, x_u, y_u = normal(3, 1, 4, 4, seed=1), normal(2, 1, 4, 4, seed=2), torch.tensor([0, 2])
+    rows = zo.jacobian(model, x_o).flatten(0, 1)
+    columns = zo.jacobian(model, x_u).flatten(0, 1)
+    if labelled:
+        rows, columns = log_prob_jacobian(model, x_o), mean_gradient(model, x_u, y_u)[None]
+    ratio = exact_error(family, rows, columns, shapes_of(model)) / float(
+        (rows @ columns.T).square().sum()
+    )
+    d = rows.shape[1]
+    for held, formed in ((1 << 29, 1 << 24), (4 * d, 2 * d), (1, 1)):
+        monkeypatch.setattr(planning, "_HELD", held)
+        monkeypatch.setattr(planning, "_FORMED", formed)
+        found = zo.plan(
+            model, x_o, x_u, y_u if labelled else None, error=0.3, directions=family, seed=0
+        )
+        assert (found.samples, found.std_error) == (0, 0.0)
+        assert found.errors[1] == pytest.approx(math.sqrt(ratio), rel=1e-9)
+        assert math.ceil(ratio / 0.3**2) == found.P
+
+
+def test_a_plan_becomes_better_and_the_last_is_the_plan() -> None:
+    model, x = network(), normal(3, 1, 4, 4, seed=1)
+    options: dict[str, Any] = {"samples": 2, "seed": 1}
+    *_, last = seen = list(planning.refine(model, x, x, torch.tensor([0, 1, 2]), **options))
+    assert [p.done for p in seen] == [1, 2]
+    assert {p.total for p in seen} == {2}
+    assert seen[0].plan is not None
+    assert math.isinf(seen[0].plan.std_error)
+    assert last.plan == zo.plan(model, x, x, torch.tensor([0, 1, 2]), **options)
+    assert "standard error" in str(last.plan)
+    assert "from 2 random samples" in str(last.plan)
+
+
+@pytest.mark.statistical
+def test_the_standard_error_of_P_is_honest() -> None:
+    """Over 60 seeds, mean squared distance of P from the exact one over mean squared error.
+
+    About F-distributed with 60 and many degrees of freedom, and a ratio of means is biased by
+    1/samples: in [0.5, 1.8] with 99.9 %.
+    """
+    model, x = network(), normal(4, 1, 4, 4, seed=1)
+    y = torch.tensor([0, 1, 2, 0])
+    exact = zo.plan(model, x, x, y, error=0.05, samples=1000, seed=0)
+    assert exact.samples == 0
+    off = spread = 0.0
+    params = resolve_model(model)
+    for seed in range(60):
+        sums = list(
+            planning._sampled_dynamics(params, x, x, y, zo.Rademacher(), samples=40, seed=seed)
+        )
+        found = planning._planned(sums, 0.05, "", exact=False)
+        assert found is not None
+        off += (found.P - exact.P) ** 2
+        spread += found.std_error**2
+    assert 0.5 < off / spread < 1.8, off / spread
 
 
 # ---- memory -------------------------------------------------------------------------------------

@@ -77,5 +77,7 @@ def test_arguments() -> None:
         change_error_bound(B, g, P=1, delta=1.0)
     with pytest.raises(ValueError, match="B g is 0"):
         change_error_bound(B, torch.zeros(12), P=1, delta=0.1)
+    with pytest.raises(ValueError, match="nan at"):
+        change_error_bound(B, g * math.nan, P=1, delta=0.1)
     with pytest.raises(ValueError, match="given shapes"):
         change_error_draws(B, g[:3], P=1, draws=2, seed=0)

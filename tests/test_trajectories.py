@@ -273,6 +273,32 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
         trajectory(model, batch(), observe=X_O, steps=2, lr=0.1, P=1, seed=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_half_precision_loses_no_update(dtype: torch.dtype) -> None:
+    """64 steps, each far below half a spacing of bfloat16: FO gets where float64 gets.
+
+    Weights near 1 are 1/128 apart in bfloat16, and each step moves them by 1e-4.
+    """
+
+    class Near1(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(1 + 0.01 * normal(4, 3, seed=3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.w
+
+    x, y = batch()
+    options: dict[str, Any] = {"steps": 64, "lr": 3e-3, "P": 1, "seed": 0, "record": [0, 64]}
+    exact = trajectory(Near1(), (x, y), observe=X_O, **options)
+    half = Near1().to(dtype)
+    run = trajectory(half, (x.to(dtype), y), observe=X_O.to(dtype), **options)
+    change = exact.log_probs_fo[1] - exact.log_probs_fo[0]
+    found = (run.log_probs_fo[1] - run.log_probs_fo[0]).double()
+    assert (found - change).norm() < 0.15 * change.norm()
+    assert run.log_probs_fo.dtype == torch.float32
+
+
 def test_a_run_that_diverges_says_so() -> None:
     """The first step leads past the largest float64."""
     model, (x, y) = nn.Linear(4, 3).double(), batch()

@@ -15,6 +15,7 @@ import json
 import pkgutil
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -44,18 +45,19 @@ def home(names: list[str]) -> str | None:
     value: object = zotutor
     where = "zotutor"
     for name in names:
-        if not hasattr(value, name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # an old name leads to its new home
+            there = getattr(value, name, None)
+        if there is None:
             try:
-                value = importlib.import_module(f"{where}.{name}")
+                there = importlib.import_module(f"{where}.{name}")
             except ImportError:
                 break
-        else:
-            value = getattr(value, name)
-        if isinstance(value, ModuleType):
-            where = value.__name__
-        else:
+        value = there
+        if not isinstance(value, ModuleType):
             where = getattr(value, "__module__", None) or where
             break
+        where = value.__name__
     if not where.startswith("zotutor."):
         return None
     return where.removeprefix("zotutor.")

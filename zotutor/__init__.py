@@ -1,7 +1,7 @@
 """Zeroth-order optimization, seen through the empirical neural tangent kernel.
 
 The package behind the book *Zeroth-Order Optimization: A Kernel Perspective*. Import order is
-reading order: directions, probe, estimators, optim, jacobians, kernels, dynamics.
+reading order: `READING_ORDER` in tests/test_imports.py lists all modules, and holds them to it.
 """
 
 from __future__ import annotations

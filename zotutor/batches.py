@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .checks import check_integer, check_real
+from .checks import check_floats, check_integer, check_real
 from .directions import Directions, check_family
 from .laws import Shapes, pair_terms
 
@@ -54,8 +54,14 @@ class NoiseTerms(NamedTuple):
 
         Raises:
             TypeError, ValueError: for steps, P or batch_size below 1.
+            ValueError: if B g is 0, when a relative deviation means nothing.
         """
         check_integer("steps", steps, low=1)
+        if self.signal == 0.0:
+            raise ValueError(
+                "deviation: B g is 0, so that a deviation relative to it means nothing; use "
+                "from_directions and from_batch, or look at something that descent changes"
+            )
         noise = self.from_directions(P=P, batch_size=batch_size)
         noise += self.from_batch(batch_size=batch_size)
         return math.sqrt(noise / steps / self.signal)
@@ -117,7 +123,7 @@ def noise_terms(
         Named tuple (signal, directions, amplified, batch), computed in float64.
 
     Raises:
-        ValueError: for shapes that do not fit.
+        TypeError, ValueError: for shapes that do not fit, or numbers that are not finite.
 
     For the full batch alone use :func:`~zotutor.dynamics_error_law`.
 
@@ -133,7 +139,9 @@ def noise_terms(
         0.25
     """
     family = check_family(directions)
-    if gradients.dim() != 2 or B.dim() != 2 or B.shape[1] != gradients.shape[1]:
+    check_floats("B", B, dims=(2,), expected="(m, d)")
+    check_floats("gradients", gradients, dims=(2,), expected="(n, d), a row for each example")
+    if B.shape[1] != gradients.shape[1]:
         raise ValueError(
             f"B, gradients: given shapes {tuple(B.shape)} and {tuple(gradients.shape)}, expected "
             "(m, d) and (n, d): a row for each quantity looked at, and one for each example"

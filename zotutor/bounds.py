@@ -144,8 +144,9 @@ def kernel_error_bound(
 
         norm(K_U - K)_F^2 <= epsilon_JL^2 (V/2) [norm(J_o)_F^2 + norm(J_u)_F^2]^2,
 
-    with epsilon_JL = :func:`jl_epsilon` for the n = 2 V rows. It is a guarantee, and
-    many times larger than the error: see :func:`~zotutor.kernel_error_law`.
+    with epsilon_JL = :func:`jl_epsilon` of Gaussian directions for the n = 2 V rows: the block has
+    V^2 pairs of rows, about half of all, so that ln(1/delta) is enough for every family. It is
+    a guarantee, and many times larger than the error: see :func:`~zotutor.kernel_error_law`.
 
     Args:
         J_o: Jacobian (V, d) of the observed input.
@@ -167,6 +168,9 @@ def kernel_error_bound(
     """
     check_rows(J_o, J_u)
     V = max(J_o.shape[0], J_u.shape[0])
-    epsilon = jl_epsilon(P, J_o.shape[0] + J_u.shape[0], delta=delta, directions=directions)
+    _union_factor(check_family(directions))  # refuses families without a bound
+    # V V' pairs of rows, each failing with at most 4 exp(-P rate) for every family that is not
+    # refused: at most n^2 exp(-P rate) in all, which is the condition for Gaussian directions
+    epsilon = jl_epsilon(P, J_o.shape[0] + J_u.shape[0], delta=delta, directions=Gaussian())
     norms = float(J_o.double().square().sum() + J_u.double().square().sum())
     return check_representable("J_o, J_u", epsilon**2 * V / 2 * norms * norms)

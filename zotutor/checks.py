@@ -5,6 +5,7 @@ Every message says what was given, what was expected, and what to do.
 
 from __future__ import annotations
 
+import errno
 import math
 import operator
 import os
@@ -94,21 +95,33 @@ def check_real(name: str, value: float, *, low: float, open_low: bool = False) -
 
 
 def check_path(name: str, path: str | os.PathLike[str]) -> Path:
-    """``path`` with ``~`` expanded, or a TypeError or ValueError that names it."""
+    """``path`` with ``~`` expanded, or a TypeError or ValueError that names it.
+
+    A name that is no UTF-8 is refused: a library below may not open it, or nobody can print it.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name}: given {path!r} of type {type(path).__name__}, expected a path")
+    text = os.fsdecode(path)
     try:
-        text: Any = os.fspath(path)
-        os.fsencode(text)
-    except (TypeError, UnicodeEncodeError):
-        text = None
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise (TypeError if not isinstance(path, (str, os.PathLike)) else ValueError)(
-            f"{name}: given {path!r}, expected a path that a file can have; give its name"
-        )
+        text.encode()
+        if not text or "\0" in text:
+            raise ValueError
+        os.lstat(text)
+    except ValueError:  # or UnicodeEncodeError, which is one
+        raise ValueError(
+            f"{name}: given {text!r}, expected the path of a file or folder; rename it"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(
+                f"{name}: given a path of {len(text)} characters, {text[:40]!r}..., longer than "
+                "this system allows; choose a shorter one"
+            ) from None
     try:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{name}: given {text!r}, and this machine knows no such home; write the path in full"
+            f"{name}: given {text!r}, and there is no such home folder; write the path in full"
         ) from None
 
 
@@ -121,11 +134,16 @@ def check_eps(eps: float, dtypes: Iterable[torch.dtype]) -> float:
     """
     eps = check_real("eps", eps, low=0.0, open_low=True)
     for dtype in dict.fromkeys(dtypes):
+        if eps >= torch.finfo(dtype).max:
+            raise ValueError(
+                f"eps: given {eps}, too large for {dtype}; give a small number, or leave it out "
+                "for the default"
+            )
         spacing = torch.finfo(dtype).eps
         if eps < spacing:
             raise ValueError(
                 f"eps: given {eps}, too small for {dtype} parameters, whose spacing at 1 is "
-                f"{spacing:.3g}; give at least that, or leave eps=None for the default"
+                f"{spacing:.3g}; give at least that, or leave it out for the default"
             )
     return eps
 

@@ -116,8 +116,7 @@ def _identity(value: Any, depth: int) -> Hashable:
     inner = getattr(value, "__func__", value)
     code = getattr(inner, "__code__", None)
     if code is None:
-        kind: Hashable = type(value)
-        return kind
+        return type(value).__qualname__
     held = [cell.cell_contents for cell in inner.__closure__ or () if _is_filled(cell)]
     held += [*(inner.__defaults__ or ()), getattr(value, "__self__", None)]
     return code, tuple(_identity(one, depth - 1) for one in held)

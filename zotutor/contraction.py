@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import check_integer, check_real
+from .checks import check_floats, check_integer, check_real
 from .directions import Directions, Gaussian, Rademacher, Sparse, check_family
 from .laws import pair_terms
 
@@ -75,7 +75,7 @@ def contracted_constant(
         sum(pair_terms(observed[steps - 1 - t], gradients[t][None], directions=family))
         for t in range(steps)
     )
-    total = (B @ torch.stack(gradients).sum(0)).square().sum().item()
+    total = _moved(B @ torch.stack(gradients).sum(0)) ** 2
     return math.sqrt(steps * noise / total)
 
 
@@ -138,13 +138,28 @@ def quadratic_deviation(
         total += g
         g = g - lr * H @ g
     spread = (B @ covariance * B).sum().item()
-    return math.sqrt(spread) / (lr * (B @ total).norm().item())
+    return math.sqrt(spread) / (lr * _moved(B @ total))
+
+
+def _moved(change: Tensor) -> float:
+    """The length of what descent changes, which is divided by."""
+    length = change.norm().item()
+    if not 0.0 < length < math.inf:
+        raise ValueError(
+            f"B, g: descent changes B theta by {length:g} times the learning rate, so that a "
+            "relative deviation means nothing; look at something that it changes, with a stable "
+            "learning rate"
+        )
+    return length
 
 
 def _checked(B: Tensor, g: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All three in float64."""
+    check_floats("B", B, dims=(2,), expected="(m, d)")
+    check_floats("g", g, dims=(1,), expected="(d,)")
+    check_floats("H", H, dims=(2,), expected="(d, d)")
     d = g.numel()
-    if g.dim() != 1 or H.shape != (d, d) or B.dim() != 2 or B.shape[1] != d:
+    if H.shape != (d, d) or B.shape[1] != d:
         raise ValueError(
             f"B, g, H: given shapes {tuple(B.shape)}, {tuple(g.shape)} and {tuple(H.shape)}, "
             "expected (m, d), (d,) and (d, d)"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_batch, check_integer, check_labels
+from .checks import check_batch, check_integer, check_labels, check_path
 from .downloads import bad_file, cache_folder, check_contents, fetch, gunzipped
 
 __all__ = ["Split", "digits", "examples", "mnist"]
@@ -133,7 +133,7 @@ def mnist(folder: str | os.PathLike[str] | None = None, *, download: bool = Fals
         >>> split.x_train.shape  # doctest: +SKIP
         torch.Size([60000, 1, 28, 28])
     """
-    where = cache_folder() / "mnist" if folder is None else Path(folder).expanduser()
+    where = cache_folder() / "mnist" if folder is None else check_path("folder", folder)
     if download:
         _download_missing(where)
     if not where.is_dir():

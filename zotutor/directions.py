@@ -64,7 +64,8 @@ class Direction:
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
         if self.parts is not None and self.parts[i].dtype == dtype:
-            return self.parts[i][start:stop]
+            u = self.parts[i]
+            return u if start == 0 and stop == len(u) else u[start:stop]
         u = self.family._entries(self, i, slice(start, stop), at_least_float32(dtype))
         return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
 
@@ -111,6 +112,15 @@ class Direction:
             return out
         out = out.view(theta.shape)
         return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
+
+    def all_perturbed(self, thetas: Sequence[Tensor], c: float) -> list[Tensor]:
+        """:meth:`perturbed` for all parameters of a small model; most at once, the same bits."""
+        assert self.parts is not None
+        plain = [theta.detach() for theta in thetas]
+        pairs = list(zip(self.parts, plain, strict=True))
+        if all(u.dtype == theta.dtype and theta.is_contiguous() for u, theta in pairs):
+            return list(torch._foreach_add(plain, [u.view(t.shape) for u, t in pairs], alpha=c))
+        return [self.perturbed(i, theta, c) for i, theta in enumerate(plain)]
 
 
 def chunks(count: int, device: torch.device | None = None) -> Iterator[tuple[int, int]]:
@@ -160,6 +170,15 @@ def weighted_sum(
     for direction, weight in zip(directions[1:], weights[1:], strict=True):
         total.add_(direction.entries(i, start, stop, exact), alpha=weight)
     return total
+
+
+def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> list[Tensor]:
+    """:func:`weighted_sum` for all parameters of a small model, flat; the same bits."""
+    first, *others = [direction.parts or () for direction in directions]
+    total = torch._foreach_mul(first, weights[0])
+    for parts, weight in zip(others, weights[1:], strict=True):
+        torch._foreach_add_(total, parts, alpha=weight)
+    return list(total)
 
 
 class Directions(ABC):
@@ -428,7 +447,7 @@ class LowRank(Directions):
     rank: int
 
     def __post_init__(self) -> None:
-        check_integer("rank", self.rank, low=1)
+        check_integer("rank", self.rank, low=1, high=1 << 31)
 
     @property
     def kurtosis(self) -> float:
@@ -503,10 +522,10 @@ def from_name(text: str) -> Directions:
         if name == "lowrank":
             return LowRank(int(number))
     except ValueError as error:
-        raise ValueError(f"directions: given {text!r}; {error}") from None
+        raise ValueError(f"directions: given {text[:40]!r}; {error}") from None
     raise ValueError(
-        f"directions: given {text!r}, expected one of {', '.join(_BY_NAME)}, or sparse:DENSITY or "
-        "lowrank:RANK, as in sparse:0.1 and lowrank:4"
+        f"directions: given {text[:40]!r}, expected one of {', '.join(_BY_NAME)}, or "
+        "sparse:DENSITY or lowrank:RANK, as in sparse:0.1 and lowrank:4"
     )
 
 

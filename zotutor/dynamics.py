@@ -399,7 +399,7 @@ def _take_step(
     if P is not None:
         estimate = estimate_gradient(
             lambda: nn.functional.cross_entropy(_exact(as_logits(model(x_u))), y_u.long()),
-            model,
+            params,
             directions=directions,
             P=P,
             eps=eps,

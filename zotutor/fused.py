@@ -26,6 +26,9 @@ from .parameters import at_least_float32
 BLOCK = 1 << 20
 """Entries of a dense matrix perturbed at a time on a CPU; a GPU takes 2^26."""
 
+LARGE = 1 << 22
+"""A dense matrix of fewer entries is perturbed whole: that is as fast or faster up to here."""
+
 
 class Fused:
     """Operations at theta + c u for one direction; calls what it knows, else NotImplemented.
@@ -63,10 +66,10 @@ class Fused:
             for value in (*args, *kwargs.values())
         )
 
-    def _position(self, weight: Tensor) -> int | None:
+    def _position(self, weight: Tensor, least: int) -> int | None:
         """The position of a tracked matrix that is worth the trouble."""
         i = self._number.get(id(weight))
-        worth = self._factored or weight.numel() > CHUNK
+        worth = self._factored or weight.numel() > least
         return i if i is not None and weight.dim() == 2 and worth else None
 
     def _vector(self, theta: Tensor | None) -> Tensor | None:
@@ -78,7 +81,7 @@ class Fused:
         return self._direction.family.factors(self._direction, i, dtype)
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-        x, i = input, self._position(weight)
+        x, i = input, self._position(weight, LARGE)
         # a misfit is torch's to refuse; rows of a strided weight would be copied for each block
         if i is None or id(x) in self._number or x.shape[-1:] != weight.shape[1:]:
             return NotImplemented
@@ -116,7 +119,7 @@ class Fused:
         *options: Any,
         **named: Any,
     ) -> Any:
-        ids, i = input, self._position(weight)
+        ids, i = input, self._position(weight, CHUNK)
         if i is None or _renormalizes(options, named):
             return NotImplemented
         exact = at_least_float32(weight.dtype)
@@ -128,7 +131,7 @@ class Fused:
         if more or scales:
             return NotImplemented
         bias, x, weight = input, mat1, mat2
-        i = self._position(weight)
+        i = self._position(weight, LARGE)
         if i is None or id(x) in self._number:
             return NotImplemented
         A, B = self._factors(i, x.dtype)

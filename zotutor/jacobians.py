@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import jacrev, vmap
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from .calling import (
     called,
@@ -137,9 +140,6 @@ def jvp(model: nn.Module, x: Tensor, v: Tensor) -> Tensor:
     ``autograd.Function``), by the derivative in u of :math:`v^\top J(x)^\top u`, which is two
     backward passes; where that is not possible either (``EmbeddingBag``), row by row.
 
-    Forward mode does not stop at ``torch.no_grad()`` inside a model, as backward passes do; where a
-    part of the model counts as a constant, write ``.detach()``.
-
     Args:
         model: returns logits (N, V) for a batch (N, ...).
         x: inputs (N, ...).
@@ -197,9 +197,30 @@ def _check_real_tensor(name: str, value: Tensor) -> None:
         )
 
 
+class _ConstantUnderNoGrad(TorchFunctionMode):
+    """What a model computes under ``torch.no_grad()`` has no tangent, as it has no gradient.
+
+    Forward mode by itself does not ask for the grad mode: J v would not be J times v.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = (args, kwargs or {})
+        if not torch.is_grad_enabled():
+            given = tree_map_only(Tensor, lambda t: forward_ad.unpack_dual(t).primal, given)
+        return func(*given[0], **given[1])
+
+
 def _forward_mode(params: Parameters, x: Tensor, v: Tensor) -> Tensor:
     tangents = params.split_named(v)
-    with plain_attention(), torch.inference_mode(False), torch.no_grad(), forward_ad.dual_level():
+    with (
+        plain_attention(),
+        torch.inference_mode(False),
+        torch.enable_grad(),  # nothing here requires a gradient
+        forward_ad.dual_level(),
+        _ConstantUnderNoGrad(),
+    ):
         duals = {
             name: forward_ad.make_dual(p, tangents[name]) for name, p in params.named().items()
         }

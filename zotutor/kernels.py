@@ -181,7 +181,7 @@ def projected(
     seed: int,
     step: int = 0,
 ) -> Tensor:
-    """:func:`zo_entk` from Jacobians already at hand, (N_o, V, d) and (N_u, V, d).
+    """:func:`zo_entk` from Jacobians that are known, (N_o, V, d) and (N_u, V, d).
 
     For many draws of U at one theta, where forming the Jacobians again would be the cost.
 
@@ -224,7 +224,7 @@ def projected_with_std(
     seed: int,
     step: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`zo_entk_with_std` from Jacobians already at hand, (N_o, V, d) and (N_u, V, d).
+    """:func:`zo_entk_with_std` from Jacobians that are known, (N_o, V, d) and (N_u, V, d).
 
     Returns:
         Two tensors of shape (N_o, N_u, V, V).

@@ -154,7 +154,7 @@ def hessian_product(params: Parameters, x: Tensor, y: Tensor) -> Callable[[Tenso
 
 
 def _once_differentiable(tensors: Sequence[Tensor]) -> bool:
-    """Whether a graph ends in the node that torch puts behind `once_differentiable`."""
+    """Whether a graph has a node of `once_differentiable`, where derivatives end."""
     todo, seen = [tensor.grad_fn for tensor in tensors], set()
     while todo:
         node = todo.pop()

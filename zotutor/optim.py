@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 
 from .checks import check_integer, check_real
 from .closure import Loss, check_callable, identity
-from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum
+from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum, weighted_sums
 from .estimators import Projection, project, project_batched, resolve_eps
 from .parameters import Parameters, at_least_float32, resolve
 from .rounding import round_stochastically
@@ -45,7 +46,7 @@ class ZOSGD(Optimizer):
         params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
             groups with their own lr, momentum and weight_decay. Frozen ones are left out.
         lr: learning rate eta, at least 0. A stable one is smaller than for SGD, by a factor of
-            about P / (P + effective rank of the Hessian).
+            about P / (P + 1 + tr(H) / lambda).
         eps: finite-difference step; None for the default of the dtype (1e-3 in float32).
         P: number of perturbations a step, at least 1.
         directions: family of u; :class:`~zotutor.Rademacher` by default.
@@ -83,6 +84,7 @@ class ZOSGD(Optimizer):
 
     model: nn.Module | None = None
     _checked: tuple[Hashable, ...] = ()
+    _known: tuple[list[Any], Parameters] | None = None
     _current: tuple[Any, list[Direction]] | None = None
 
     def __init__(
@@ -125,7 +127,20 @@ class ZOSGD(Optimizer):
                 raise
 
     def _resolved(self) -> Parameters:
-        """The trainable parameters, in the order that directions number them."""
+        """The trainable parameters, in the order that directions number them.
+
+        Resolved again if a parameter was added, frozen, or moved to another device.
+        """
+        key = [
+            (id(p), p.requires_grad, p.shape, p.dtype, p.device)
+            for group in self.param_groups
+            for p in group["params"]
+        ]
+        if self._known is None or self._known[0] != key or self.model is not None:
+            self._known = key, self._resolve()
+        return self._known[1]
+
+    def _resolve(self) -> Parameters:
         given = resolve(p for group in self.param_groups for p in group["params"])
         if self.model is None:
             if len(self.param_groups) > 1:
@@ -162,7 +177,10 @@ class ZOSGD(Optimizer):
         Returns:
             The mean of the 2 P losses, 0-d, float64 on the CPU: L(theta) up to O(eps^2).
         """
-        return self._finish(self.measure(closure))
+        params = self._resolved()
+        found = self._measure(params, closure, None)
+        self._update(params, found.coefficients)
+        return torch.tensor(found.loss, dtype=torch.float64)
 
     @torch.no_grad()
     def step_batched(self, closure: Callable[[int], Tensor]) -> Tensor:
@@ -182,7 +200,10 @@ class ZOSGD(Optimizer):
             NotImplementedError: for an operation on a parameter other than linear layers,
                 embeddings, layer norms and elementwise products and sums; use :meth:`step` then.
         """
-        return self._finish(self.measure_batched(closure))
+        params = self._resolved()
+        found = self._measure_batched(params, closure, None)
+        self._update(params, found.coefficients)
+        return torch.tensor(found.loss, dtype=torch.float64)
 
     @torch.no_grad()
     def measure(self, closure: Loss, *, only: range | None = None) -> Projection:
@@ -212,8 +233,11 @@ class ZOSGD(Optimizer):
             >>> optimizer.steps_taken
             1
         """
+        return self._measure(self._resolved(), closure, only)
+
+    def _measure(self, params: Parameters, closure: Loss, only: range | None) -> Projection:
         check_callable(closure)
-        params, who = self._resolved(), identity(closure)
+        who = identity(closure)
         found = project(
             closure,
             params,
@@ -230,12 +254,17 @@ class ZOSGD(Optimizer):
         self, closure: Callable[[int], Tensor], *, only: range | None = None
     ) -> Projection:
         """The first half of :meth:`step_batched`; as :meth:`measure`, in one batched forward."""
+        return self._measure_batched(self._resolved(), closure, only)
+
+    def _measure_batched(
+        self, params: Parameters, closure: Callable[[int], Tensor], only: range | None
+    ) -> Projection:
         if not callable(closure):
             raise TypeError(
                 f"closure: given {closure!r}, expected a function of the number of copies that "
                 "returns one loss for each; write `lambda copies: losses(copies)`"
             )
-        params, who = self._resolved(), ("batched", identity(closure))
+        who = ("batched", identity(closure))
         drawn = self._part(params, only)
         checked = who in self._checked
         found = project_batched(closure, params, drawn, eps=self.eps, checked=checked)
@@ -265,10 +294,6 @@ class ZOSGD(Optimizer):
             )
         return [drawn[p] for p in only]
 
-    def _finish(self, found: Projection) -> Tensor:
-        self._update(found.coefficients)
-        return torch.tensor(found.loss, dtype=torch.float64)
-
     @torch.no_grad()
     def replay(self, coefficients: Sequence[float]) -> None:
         """Take the current step from its P projected gradients, without a loss.
@@ -284,12 +309,15 @@ class ZOSGD(Optimizer):
             raise ValueError(
                 f"coefficients: given {list(coefficients)}, expected {self.P} finite numbers"
             )
-        self._update(coefficients)
+        self._update(self._resolved(), coefficients)
 
-    def _update(self, coefficients: Sequence[float]) -> None:
+    def _update(self, params: Parameters, coefficients: Sequence[float]) -> None:
         """Subtract (lr / P) sum_p g_p u_p from theta, and go on to the next step."""
-        params = self._resolved()
         drawn = self._drawn(params)
+        if self._at_once(params, drawn, coefficients):
+            self.steps_taken += 1
+            self._current = None
+            return
         group_of = {id(theta): group for group in self.param_groups for theta in group["params"]}
         for i, theta, _, _ in params:
             group = group_of[id(theta)]
@@ -300,12 +328,30 @@ class ZOSGD(Optimizer):
             flat = theta.view(-1) if theta.is_contiguous() else theta.reshape(-1)
             for start, stop in chunks(theta.numel(), theta.device):
                 update = weighted_sum(drawn, weights, i, start, stop, theta.dtype)
-                # a purpose of its own: independent of every direction
-                self._apply(theta, flat[start:stop], update, start, group, drawn[0].stream(i, 2))
+                self._apply(
+                    theta, flat[start:stop], update, start, group, partial(drawn[0].stream, i, 2)
+                )
             if not theta.is_contiguous():
                 theta.copy_(flat.view(theta.shape))
         self.steps_taken += 1
         self._current = None
+
+    def _at_once(
+        self, params: Parameters, drawn: Sequence[Direction], coefficients: Sequence[float]
+    ) -> bool:
+        """The update of a small model in its plainest form; False if it has another."""
+        group = self.param_groups[0]
+        thetas, us = params.tensors, drawn[0].parts
+        if us is None or len(self.param_groups) > 1 or group["momentum"] or group["weight_decay"]:
+            return False
+        pairs = zip(thetas, us, strict=True)
+        if not all(theta.dtype == u.dtype and theta.is_contiguous() for theta, u in pairs):
+            return False
+        lr = float(group["lr"])
+        if lr:
+            updates = weighted_sums(drawn, [-lr / self.P * g for g in coefficients])
+            torch._foreach_add_([theta.view(-1) for theta in thetas], updates)
+        return True
 
     def _apply(
         self,
@@ -314,9 +360,12 @@ class ZOSGD(Optimizer):
         update: Tensor,
         start: int,
         group: dict[str, Any],
-        rounding: Stream,
+        rounding: Callable[[], Stream],
     ) -> None:
-        """Move ``part`` of theta: ``update`` is -lr g_hat, or g_hat if there is momentum."""
+        """Move ``part`` of theta: ``update`` is -lr g_hat, or g_hat if there is momentum.
+
+        ``rounding`` makes the random words for half precision, independent of every direction.
+        """
         exact = at_least_float32(theta.dtype)
         lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
         if decay:
@@ -337,7 +386,7 @@ class ZOSGD(Optimizer):
         if exact == theta.dtype:
             part.add_(update)
         else:
-            part.copy_(round_stochastically(update.add_(part), theta.dtype, rounding, start))
+            part.copy_(round_stochastically(update.add_(part), theta.dtype, rounding(), start))
 
     def state_dict(self) -> dict[str, Any]:
         """As for any optimizer, with an entry "zo": step counter, seed, P, eps, directions."""
@@ -406,8 +455,13 @@ class ZOSGD(Optimizer):
 
 def _check_options(options: Mapping[str, Any], where: str = "") -> None:
     """Refuse a group whose lr, momentum or weight_decay is out of range."""
-    check_real(f"{where}lr", options["lr"], low=0.0)
-    check_real(f"{where}weight_decay", options["weight_decay"], low=0.0)
+    lr = check_real(f"{where}lr", options["lr"], low=0.0)
+    decay = check_real(f"{where}weight_decay", options["weight_decay"], low=0.0)
+    if max(1.0, lr) * decay > torch.finfo(torch.float32).max:
+        raise ValueError(
+            f"{where}weight_decay: given {decay}, more than float32 holds; give less than 1 / lr, "
+            "beyond which weights grow"
+        )
     if check_real(f"{where}momentum", options["momentum"], low=0.0) >= 1.0:
         raise ValueError(
             f"{where}momentum: given {options['momentum']}, expected in [0, 1); give one below 1"

@@ -121,10 +121,10 @@ class Parameters:
         Raises:
             ValueError: if they are on several.
         """
-        found = sorted(set(map(str, self.devices)))
-        if len(found) > 1:
+        if len(set(self.devices)) > 1:
+            found = ", ".join(sorted(set(map(str, self.devices))))
             raise ValueError(
-                f"params: given on {', '.join(found)}, expected one device; move the model to one "
+                f"params: given on {found}, expected one device; move the model to one "
                 "with .to(device)"
             )
         return self.devices[0]

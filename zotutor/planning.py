@@ -313,9 +313,10 @@ def plan(
     lr / T the same noise averages out as well, so that T steps at P = 1 do what one step does at
     P = T.
 
-    Nothing of size V x V or V x d is formed. Where one backward pass for each output of each input
-    costs less than ``samples`` samples, as for a few label words, P is exact for these inputs; else
-    it is estimated from random signs, and its standard error is stated.
+    Where one backward pass for each output of each input costs less than ``samples`` samples, as
+    for a few label words, P is exact for these inputs, from some rows of the Jacobians at a time
+    (2 GB in float32 at most); else it is estimated from random signs, and its standard error is
+    stated. Nothing of size V x V is formed.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -336,7 +337,7 @@ def plan(
         TypeError, ValueError: for bad batches, labels, error or samples; ValueError if the kernel
             is 0, when a relative error means nothing, or where NaN or infinity comes out.
 
-    When J is at hand use :func:`~zotutor.kernel_error_law`, which is exact; to see the estimate as
+    Where J is known use :func:`~zotutor.kernel_error_law`, which is exact; to see the estimate as
     it becomes better, :func:`~zotutor.planning.refine`.
 
     Example:
@@ -384,6 +385,8 @@ def refine(
         [(2, 2)]
     """
     error = check_real("error", error, low=0.0, open_low=True)
+    if not 1e-9 <= error <= 1e9:
+        raise ValueError(f"error: given {error}, which no P is for; give one nearer to 1")
     family = _check(x_o, x_u, 1, directions, samples, seed)
     params = resolve_model(model)
     V = finite_logits(params, x_o, "x_o").shape[1]

@@ -18,7 +18,8 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import ModuleType
+from functools import lru_cache
+from types import FunctionType, ModuleType
 from typing import Any, Self
 
 import torch
@@ -116,10 +117,13 @@ class Substitution(TorchFunctionMode):
         scratch: dict[int, Tensor] = {}
         args = tuple([self._swapped(value, scratch) for value in args])
         kwargs = {name: self._swapped(value, scratch) for name, value in kwargs.items()}
-        before = _versions(scratch)
-        result = func(*args, **kwargs)
-        if before != _versions(scratch) and func not in _RESCALING:
-            raise _written(func)
+        if not isinstance(func, FunctionType):  # a built-in function does what its name says
+            result = func(*args, **kwargs)
+        else:
+            before = _versions(scratch)
+            result = func(*args, **kwargs)
+            if before != _versions(scratch) and func not in _RESCALING:
+                raise _written(func)
         if func in _ALIASING:
             _mark_scratch(result)
         return result
@@ -216,6 +220,7 @@ def as_they_are(_: int, theta: Tensor) -> Tensor:
     return theta.detach()
 
 
+@lru_cache(maxsize=4096)
 def _is_in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
     return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
@@ -363,13 +368,16 @@ def toward(
     """
 
     def handed(i: int, theta: Tensor) -> Tensor:
-        plain = theta.detach() if read is None else read(theta)
+        if read is None:
+            return direction.perturbed(i, theta, c)
+        plain = read(theta)
         # a copy has room for the result
         own = plain.data_ptr() != theta.data_ptr() and plain.is_contiguous()
         return direction.perturbed(i, plain, c, out=plain.view(-1) if own else None)
 
     if direction.parts is not None:
-        moved = [handed(i, theta) for i, theta, _, _ in mode.params]
+        thetas = mode.params.tensors
+        moved = direction.all_perturbed(thetas if read is None else list(map(read, thetas)), c)
         return mode.aim(lambda i, _: moved[i])
     return mode.aim(handed, Fused(mode.number, direction, c) if read is None else None)
 

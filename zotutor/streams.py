@@ -140,8 +140,8 @@ def signs_of_each(
         [[stream.key for stream in streams], [stream.gamma for stream in streams]], device=device
     )[:, owner]
     drawn = _signs_of(Stream(keys, gammas).at(numbers), dtype)  # (64 W,)
-    parts = drawn.split([64 * -(-size // 64) for size in sizes])
-    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    # the last word of each may have signs to spare
+    return list(drawn.split([n for size in sizes for n in (size, -size % 64)])[::2])
 
 
 def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor, Tensor]:

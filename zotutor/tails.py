@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import check_integer, check_real
+from .checks import check_floats, check_integer, check_real
 
 
 def change_error_draws(B: Tensor, g: Tensor, *, P: int, draws: int, seed: int) -> Tensor:
@@ -120,7 +120,9 @@ def _chi_square(P: int, probability: float) -> float:
 
 def _checked(B: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """B, g and B g, in float64."""
-    if g.dim() != 1 or B.dim() != 2 or B.shape[1] != g.numel():
+    check_floats("B", B, dims=(2,), expected="(m, d)")
+    check_floats("g", g, dims=(1,), expected="(d,)")
+    if B.shape[1] != g.numel():
         raise ValueError(
             f"B, g: given shapes {tuple(B.shape)} and {tuple(g.shape)}, expected (m, d) and (d,)"
         )

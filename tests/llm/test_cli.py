@@ -24,7 +24,8 @@ pytest.importorskip("typer", reason="the extra `llm` is not installed")
 from small import save_model
 from typer.testing import CliRunner, Result
 
-from zotutor import llm
+import zotutor as zo
+from zotutor import llm, planning
 from zotutor.cli import app
 from zotutor.llm.runs.disk import Claim
 from zotutor.llm.runs.ledger import read
@@ -152,8 +153,87 @@ def test_a_plan_says_how_many(model: Path, data: Path, kernel: list[str]) -> Non
     options = ["--model", model, "--task", "sst2", "--data", data, "--inputs", 1, "--samples", 4]
     done = zotutor("plan", *options, *kernel, "--error", 0.5, "--directions", "gaussian")
     assert done.exit_code == 0, done.output
-    assert re.search(r"P = \d+ perturbations give the error asked for", done.stdout)
+    (P,) = re.findall(
+        r"P = (\d+) perturbations \(exactly, for these inputs\) reach the", done.stdout
+    )
     assert ("the kernel" in done.stdout) == bool(kernel)
+    assert f"in one step of {2 * int(P)} forward passes" in done.stdout
+
+
+def test_a_plan_soon_says_what_it_expects(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, in a line of its own, where there is no terminal for a bar."""
+    monkeypatch.setattr(planning, "_FORMED", 1)
+    done = zotutor("plan", "--model", model, "--task", "sst2", "--data", data, "--inputs", 2)
+    assert done.exit_code == 0, done.output
+    assert re.findall(r"zotutor: P is about \d+ (.*)", done.stderr) == ["(1 of 4)"]
+    assert "P is about" not in done.stdout
+
+
+@pytest.mark.parametrize("error", [ValueError, NotImplementedError])
+def test_advice_is_for_who_reads_it(
+    error: type[Exception],
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody at a command line can call another method of an optimizer, or pass eps=None."""
+
+    def refuses(*_: Any, **options: Any) -> None:
+        raise error("model: it is odd; take a sequential step, with ZOSGD.step")
+
+    monkeypatch.setattr(zo.ZOSGD, "measure_batched", refuses)
+    done = zotutor("finetune", *arguments(directions="lowrank:2"))
+    refused(done, 1, "model: it is odd; take directions other than LowRank")
+    assert "ZOSGD" not in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert zotutor("finetune", *arguments(directions="rademacher")).exit_code == 0
+    done = zotutor("finetune", *arguments(eps=1e-9, output=tmp_path / "other"))
+    refused(done, 1, "--eps: given 1e-09, too small .* or leave it out for the default")
+
+
+@pytest.mark.parametrize("P", [1, 4])
+def test_without_a_learning_rate_it_says_what_suits_the_model(
+    P: int, arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """With what it suggests, a step moves each weight by a thousandth, as it says."""
+    given = arguments(lr=None, P=P)
+    done = zotutor("finetune", *given)
+    refused(
+        done, 1, "--lr: not given; this model's projected gradients are about .* --lr .* or less"
+    )
+    assert not (tmp_path / "run").exists()
+    slope, lr = (
+        float(n) for n in re.findall(r"about (\S+) .*with --lr (\S+) a step", done.stderr)[0]
+    )
+    assert lr * slope / P**0.5 == pytest.approx(1e-3, rel=0.5)  # one digit of lr, two of the slope
+    assert zotutor("finetune", *arguments(lr=lr, P=P)).exit_code == 0
+
+
+def test_the_name_of_an_option_in_0_1_still_works(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    done = zotutor("finetune", *arguments(seal_every=2))
+    assert done.exit_code == 0
+    assert (
+        done.stderr == "zotutor: --seal-every is now --hash-every, and goes in the next version\n"
+    )
+    assert [e.number for e in read(tmp_path / "run" / "ledger.bin").hashes] == [2, 4, 5]
+    assert "--seal-every" not in zotutor("finetune", "--help").stdout
+    found = json.loads(zotutor("info", tmp_path / "run", "--json").stdout)
+    assert found["sealed_at"] == found["hashed_at"] == 5
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9 \u2603", "100 % {x} \\n"])
+def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(
+    arguments: Callable[..., list[str]], tmp_path: Path, name: str
+) -> None:
+    command = [sys.executable, "-m", "zotutor", "finetune", *arguments(output=tmp_path / name)]
+    environment = os.environ | PLAIN | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"weights: SHA-256" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["finetune", "plan", "replay", "info"])
@@ -189,9 +269,9 @@ def test_help_says_exit_codes_and_an_example_that_runs(tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"model": "./no-such-model"}, "no such folder; check the path"),
-        ({"model": "facebook/opt-125m"}, "revision: given None for the hub model"),
-        ({"task": "sst3"}, "name: given 'sst3', expected one of reviews, sst2"),
-        ({"data": None}, "revision: given None for the data set"),
+        ({"model": "facebook/opt-125m"}, "--revision: given None for the hub model"),
+        ({"task": "sst3"}, "--task: given 'sst3', expected one of reviews, sst2"),
+        ({"data": None}, "--data-revision: given None for the data set"),
         ({"data": "/no/such/folder"}, "holds none of train.tsv"),
         ({"directions": "cauchy"}, "directions: given 'cauchy', expected one of rademacher"),
         ({"device": "abacus"}, "device: given 'abacus', which is not there"),
@@ -201,12 +281,12 @@ def test_help_says_exit_codes_and_an_example_that_runs(tmp_path: Path) -> None:
         ({"P": 0}, "P: given 0, expected at least 1"),
         ({"eps": 1e-9}, "eps: given 1e-09, too small for torch.float32"),
         ({"momentum": 1.0}, r"momentum: given 1.0, expected in \[0, 1\)"),
-        ({"batch_size": 0}, "batch_size: given 0"),
+        ({"batch_size": 0}, "--batch-size: given 0"),
         ({"shots": 2}, "shots: given 2, but label 0 has 1 training examples"),
         ({"seed": -1}, "seed: given -1"),
         ({"seed": 1 << 64, "kind": "classifier"}, "seed: given 18446744073709551616, expected"),
         ({"dev": 0}, "dev: given 0"),
-        ({"evaluate_every": 0}, "evaluate_every: given 0"),
+        ({"evaluate_every": 0}, "--evaluate-every: given 0"),
         ({"length": 0}, "length: given 0"),
     ],
     ids=str,
@@ -374,7 +454,7 @@ def test_what_a_folder_is_saved_beside_stays(
     refused(zotutor(*replay, tmp_path / "other"), 1, "other.part is there already")
     refused(zotutor(*replay, tmp_path / "other.part"), 1, "is there already; choose a new folder")
     below = tmp_path / "run" / "config.json" / "x"
-    refused(zotutor(*replay, below), 1, "cannot be written, since .*config.json is a file")
+    refused(zotutor(*replay, below), 1, "x cannot be made .*; choose another folder")
     refused(zotutor(*replay, "."), 1, "is there already; choose a new folder")
 
 
@@ -424,7 +504,7 @@ def test_a_prompt_longer_than_the_model_reads_leaves_no_folder(
 ) -> None:
     text = TRAIN.replace("bright", "bright " * 40)
     (data / "dev.tsv").write_text(text, encoding="utf-8")
-    says = "a prompt has 46 tokens, and this model reads 32; give length=32"
+    says = "a prompt has 46 tokens, and this model reads 32; give --length 32"
     refused(zotutor("finetune", *arguments()), 1, says)
     assert not (tmp_path / "run").exists()
     given = ["--model", model, "--task", "sst2", "--data", data]

@@ -13,8 +13,8 @@ import torch
 from small import WORDS, save_model, toy_task
 
 import zotutor as zo
-from zotutor.llm import Rows, encode, lm, tasks, word_ids
-from zotutor.llm.finetune import Method, evaluate, finetune
+from zotutor.llm import Rows, encode, evaluate, lm, tasks, word_ids
+from zotutor.llm.finetuning import Method, finetune
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zotutor.llm.runs import ledger
+from zotutor.llm.runs.disk import RunStoppedError
 from zotutor.llm.runs.ledger import (
     Ledger,
     LedgerError,
     Record,
-    RunStoppedError,
     Step,
     WeightsHash,
     read,

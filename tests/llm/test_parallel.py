@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from zotutor.directions import Directions, LowRank
 from zotutor.llm import Example, Ranks, RanksError, evaluate, finetune, load, replay
-from zotutor.llm.finetune import Run
+from zotutor.llm.finetuning import Run
 from zotutor.llm.runs import ranks as ranks_module
 from zotutor.llm.runs.ledger import read
 from zotutor.llm.stepping import ZerothOrder

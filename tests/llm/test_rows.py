@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor.llm import Example, Positions, Rows, encode, evaluate, finetune
+from zotutor.llm.preparing import coarsest, prepare, width
 from zotutor.llm.prompts import padded
-from zotutor.llm.rows import Layout, coarsest, prepare, width
+from zotutor.llm.rows import Layout
+from zotutor.llm.stepping import Batches
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 WORDS = ("terrible", "great")
@@ -194,6 +196,33 @@ def test_a_model_in_a_wrapper_is_what_it_returns(wrapper: str, positions: str) -
     expected = alone(classifier, tokenizer)
     found = together(WRAPPERS[wrapper](classifier), tokenizer, "classifier")
     torch.testing.assert_close(found, expected)
+
+
+WHOLE: dict[str, Callable[[], Any]] = {
+    "LoRA": ADAPTERS["LoRA"],
+    "prefix": ADAPTERS["prefix"],
+    "prompt": ADAPTERS["prompt"],
+    "compiled": lambda: WRAPPERS["compiled"](network(CAUSAL["learned"])),
+    "recurrent": lambda: network(CAUSAL["recurrent"]),
+    "opaque": lambda: Opaque(network(CAUSAL["alibi"])).eval(),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_loss_of_a_step_is_that_of_the_rows_alone(name: str) -> None:
+    """(L(theta + eps u) + L(theta - eps u)) / 2 is L(theta) but for eps^2, on a plain call."""
+    model, tokenizer, task = WHOLE[name](), word_tokenizer(pad_token="</s>"), toy_task()
+    batches = prepare(model, tokenizer, task.words, [e.text for e in task.train])
+    ids = batches.prompts.ids([e.text for e in task.train])
+    tokens, labels = Batches(ids, [e.label for e in task.train], size=6, seed=4)(0)
+    words = torch.tensor(batches.rows.words)
+    with torch.no_grad():
+        rows = [model(input_ids=row[row >= 0][None]).logits[0, -1] for row in tokens]
+    expected = nn.functional.cross_entropy(torch.stack(rows)[:, words], labels)
+    options: dict[str, Any] = {"batch_size": 6, "eps": 1e-4, "seed": 4, "progress": False}
+    run = finetune(model, tokenizer, task, steps=2, lr=1e-4, **options)
+    assert run.losses[0] == pytest.approx(float(expected), abs=1e-4)
+    assert "causal language model" in run.about
 
 
 def test_a_model_may_return_logits_themselves() -> None:

@@ -32,7 +32,7 @@ from zotutor.llm import (
     replay,
     weights_hash,
 )
-from zotutor.llm.finetune import Run
+from zotutor.llm.finetuning import Run
 from zotutor.llm.runs import files
 from zotutor.llm.runs.folder import Folder
 from zotutor.llm.runs.interrupts import uninterrupted
@@ -236,14 +236,14 @@ def test_an_interrupt_waits_until_a_step_that_is_written_down_is_taken(
     """Ctrl-C while the weights change, the first time or replayed: a signal at the worst moment."""
     if finished:
         run()
-    whole = zo.ZOSGD._apply
+    whole = zo.ZOSGD._update
 
     def interrupted(self: zo.ZOSGD, *args: Any) -> None:
         if self.steps_taken == 2:
             signal.raise_signal(signal.SIGINT)
         whole(self, *args)
 
-    monkeypatch.setattr(zo.ZOSGD, "_apply", interrupted)
+    monkeypatch.setattr(zo.ZOSGD, "_update", interrupted)
     model = base()
     with pytest.raises(KeyboardInterrupt):
         run(model)

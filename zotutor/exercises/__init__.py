@@ -24,9 +24,9 @@ from .gradients_from_values import (
     check_best_eps,
     check_expected_bias,
     check_four_point,
-    check_perturbations_for,
+    check_which_directions,
 )
-from .intro import check_best_factor, check_steps_needed
+from .intro import check_best_factor, check_loss_left
 from .jl_lemma import check_norm_variance, check_perturbations_for_distances, check_tail_probability
 from .kernel_emerges import check_entry_variance, check_zo_entk_from_values, check_zo_prediction
 from .kernel_fidelity import (
@@ -45,10 +45,10 @@ from .llm_dynamics import (
     check_perturbations_to_tell_apart,
     check_text_change,
 )
-from .llm_finetuning import check_quantum, check_steps_until_checkpoint, check_updates_needed
+from .llm_finetuning import check_quantum, check_steps_until_checkpoint, check_which_rounding
 from .loss_view import check_best_perturbations, check_perturbations_for_share
 from .trajectories import check_budget, check_constant, check_steps
-from .zo_sgd import check_momentum_step, check_perturbations_within, check_trace_from_losses
+from .zo_sgd import check_momentum_step, check_perturbations_per_step, check_trace_from_losses
 
 __all__ = [
     "NotYet",
@@ -68,14 +68,14 @@ __all__ = [
     "check_growing_family",
     "check_law_from_kernels",
     "check_log_softmax_jacobian",
+    "check_loss_left",
     "check_lowrank_variance",
     "check_momentum_step",
     "check_norm_variance",
-    "check_perturbations_for",
     "check_perturbations_for_distances",
     "check_perturbations_for_share",
+    "check_perturbations_per_step",
     "check_perturbations_to_tell_apart",
-    "check_perturbations_within",
     "check_predicted_change",
     "check_prediction_without_kernel",
     "check_quantum",
@@ -83,12 +83,12 @@ __all__ = [
     "check_seconds_needed",
     "check_softmax_regression_kernel",
     "check_steps",
-    "check_steps_needed",
     "check_steps_until_checkpoint",
     "check_tail_probability",
     "check_text_change",
     "check_trace_from_losses",
-    "check_updates_needed",
+    "check_which_directions",
+    "check_which_rounding",
     "check_zo_entk_from_values",
     "check_zo_prediction",
 ]

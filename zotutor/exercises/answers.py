@@ -208,3 +208,25 @@ def compare_tensor(
         f"{call}: the shape is right, the numbers are not. Furthest off is {index}, with a ratio "
         f"of {float(found[index] / expected[index]):.4g} to the right one"
     )
+
+
+def compare_choice(
+    call: str, answer: Any, expected: str, options: Sequence[str], *, hint: str
+) -> None:
+    """Raise :class:`NotYet` with a hint unless an answer is the expected one of some words.
+
+    Args:
+        call: the student's call, as the student would write it.
+        answer: what it returned.
+        expected: the right word.
+        options: the words to choose from.
+        hint: what to tell if another one was chosen.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    if not isinstance(answer, str) or answer not in options:
+        words = " or ".join(f'"{word}"' for word in options)
+        raise NotYet(f"{call}: returned {type(answer).__name__}, expected {words}")
+    if answer != expected:
+        raise NotYet(f'{call}: returned "{answer}". {hint}')

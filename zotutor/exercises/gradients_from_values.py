@@ -12,41 +12,12 @@ from torch import Tensor
 from .answers import (
     NotYet,
     ask,
+    compare_choice,
     compare_number,
     correct,
 )
 
-__all__ = ["check_best_eps", "check_expected_bias", "check_four_point", "check_perturbations_for"]
-
-
-def check_perturbations_for(student: Callable[..., float]) -> None:
-    """Check a function that says how many perturbations make a gradient estimate this accurate.
-
-    Args:
-        student: takes error, d, kurtosis; returns the smallest whole P for which the root mean
-            square of |g_hat - g| is at most error * |g|.
-
-    Raises:
-        NotYet: with a hint.
-    """
-    for error, d, kurtosis in ((0.5, 650, 3.0), (0.25, 2410, 1.0), (0.3, 1000, 30.0)):
-        n = d + kurtosis - 2
-        exact = n / error**2
-        slips = [
-            (exact, "P counts directions: round up to a whole number, math.ceil."),
-            (math.floor(exact), "Rounded down, the error is still above the given one."),
-            (math.ceil(n / error), "The squared error falls as 1/P, so P goes with 1 / error^2."),
-            (
-                math.ceil((n + 1) / error**2),
-                "This asks for E|g_hat|^2; the error leaves |g|^2 out: d + kappa - 2.",
-            ),
-            (math.ceil(d / error**2), "The fourth moment is missing: d + kappa - 2."),
-            (math.ceil(n * error**2), "A smaller error needs more perturbations: divide."),
-        ]
-        call = f"perturbations_for({error:g}, {d}, {kurtosis:g})"
-        answer = ask(student, call, error, d, kurtosis)
-        compare_number(call, answer, math.ceil(exact), slips, whole=True)
-    correct("P = (d + kappa - 2) / error^2, rounded up.")
+__all__ = ["check_best_eps", "check_expected_bias", "check_four_point", "check_which_directions"]
 
 
 def check_best_eps(student: Callable[..., float]) -> None:
@@ -166,3 +137,28 @@ def check_four_point(student: Callable[..., Any]) -> None:
             raise NotYet(f"four_point: called f {calls} times; 4 are enough")
         compare_number(call, answer, (4 * near - far) / 3, slips)
     correct("four values give an error of order eps^4.")
+
+
+def check_which_directions(student: Callable[..., str]) -> None:
+    """Check the choice between independent and orthogonal signs for a given error.
+
+    Args:
+        student: takes error, d, tokens; returns "independent" or "orthogonal", whichever takes
+            fewer operations: 4 tokens d for the two passes of a direction, and 2 d P^2 to make P
+            directions orthogonal.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    cases = ((3.0, 1_000_000, 1024), (0.1, 10_000, 1024), (1.0, 1000, 16), (1.0, 1000, 4096))
+    for error, d, tokens in cases:
+        drawn, turned = (d - 1) / error**2, d / (1 + error**2)
+        costs = {
+            "independent": 4 * tokens * drawn,
+            "orthogonal": 4 * tokens * turned + 2 * turned**2,
+        }
+        call = f"which_directions({error:g}, {d}, {tokens})"
+        answer = ask(student, call, error, d, tokens)
+        hint = "Solve both laws for P, and compare 4 tokens P with 4 tokens P + 2 P^2."
+        compare_choice(call, answer, min(costs, key=costs.__getitem__), list(costs), hint=hint)
+    correct("orthogonal ones where the error is small and a pass is expensive.")

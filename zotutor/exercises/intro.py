@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from .answers import (
@@ -11,39 +10,7 @@ from .answers import (
     correct,
 )
 
-__all__ = ["check_best_factor", "check_steps_needed"]
-
-
-def check_steps_needed(student: Callable[..., float]) -> None:
-    """Check a function that counts ZO steps on the round quadratic.
-
-    Args:
-        student: takes d and factor; returns the smallest whole number of steps after which the
-            expected loss, which falls by 1 - 1/d a step, is at most 1 / factor of what it was.
-
-    Raises:
-        NotYet: with a hint.
-    """
-    for d, factor in ((100, 10.0), (3000, 2.0), (10**6, 100.0)):
-        exact = math.log(factor) / -math.log1p(-1 / d)
-        expected = math.ceil(exact)
-        slips = [
-            (exact, "A step is taken whole or not at all: round up, math.ceil."),
-            (math.floor(exact), "Rounded down, the loss is not yet small enough: math.ceil."),
-            (-expected, "The sign is turned: ln(1 - 1/d) is negative, and so is -ln(factor)."),
-            (
-                math.ceil(d * math.log(factor)),
-                "This is d ln(factor), a good approximation; solve (1 - 1/d)^T = 1/factor itself.",
-            ),
-            (
-                math.ceil(math.log10(factor) / -math.log1p(-1 / d)),
-                "Take both logarithms to the same base.",
-            ),
-        ]
-        call = f"steps_needed({d}, {factor:g})"
-        answer = ask(student, call, d, factor)
-        compare_number(call, answer, expected, slips, whole=True)
-    correct("about d ln(factor) steps, in proportion to d.")
+__all__ = ["check_best_factor", "check_loss_left"]
 
 
 def check_best_factor(student: Callable[..., float]) -> None:
@@ -78,3 +45,35 @@ def check_best_factor(student: Callable[..., float]) -> None:
         call = f"best_factor({d}, {kurtosis:g})"
         compare_number(call, ask(student, call, d, kurtosis), 1 - 1 / n, slips)
     correct("1 - 1 / (d + kappa - 1), at lr = 1 / (d + kappa - 1).")
+
+
+def check_loss_left(student: Callable[..., float]) -> None:
+    """Check what a number of forward passes leaves of the loss on the round bowl.
+
+    Args:
+        student: takes d, P and passes; returns the expected share of the loss that is left after
+            passes / (2 P) steps with P directions of random signs, at the best learning rate.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    for d, P, passes in ((100, 1, 400), (100, 10, 400), (40, 4, 64)):
+        steps = passes / (2 * P)
+        share = (d - 1) / (d - 1 + P)
+        slips = [
+            (
+                share ** (2 * steps),
+                "A direction costs two passes, so there are passes / (2 P) steps.",
+            ),
+            (share ** (P * steps), "A step with P directions costs 2 P passes, not 2."),
+            (share, "This is one step; repeat it passes / (2 P) times."),
+            (
+                (1 - 1 / d) ** steps,
+                "This is the best factor for P = 1: minimize 1 - 2 x + (1 + (d - 1)/P) x^2 over x.",
+            ),
+        ]
+        call = f"loss_left({d}, {P}, {passes})"
+        compare_number(call, ask(student, call, d, P, passes), share**steps, slips)
+    correct(
+        "((d - 1) / (d - 1 + P))^(passes / 2P); at a given number of passes P = 1 leaves least."
+    )

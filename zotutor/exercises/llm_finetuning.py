@@ -8,11 +8,12 @@ from typing import Any
 
 from .answers import (
     ask,
+    compare_choice,
     compare_number,
     correct,
 )
 
-__all__ = ["check_quantum", "check_steps_until_checkpoint", "check_updates_needed"]
+__all__ = ["check_quantum", "check_steps_until_checkpoint", "check_which_rounding"]
 
 
 def check_quantum(student: Callable[[float, float], Any]) -> None:
@@ -43,26 +44,6 @@ def check_quantum(student: Callable[[float, float], Any]) -> None:
     correct("2^(floor(log2 loss) - 7) / (2 eps).")
 
 
-def check_updates_needed(student: Callable[[float, float], Any]) -> None:
-    """Check a function from (fraction of a spacing, relative error) to a number of updates.
-
-    Args:
-        student: takes the fraction f and the error, returns the smallest whole number of updates.
-
-    Raises:
-        NotYet: with a hint.
-    """
-    for fraction, error in ((0.26, 0.1), (1 / 64, 0.55), (0.0011, 0.1)):
-        call = f"updates_needed({fraction:.4g}, {error:g})"
-        slip = "the variance of one update is f (1 - f) squared spacings, not f: subtract the mean"
-        slips = [(math.ceil(1 / fraction / error**2), slip)]
-        exact = (1 / fraction - 1) / error**2
-        hint = "solve sqrt((1/f - 1) / T) = error for T, and round up"
-        answer = ask(student, call, fraction, error)
-        compare_number(call, answer, math.ceil(exact), slips, whole=True, hint=hint)
-    correct("T = (1/f - 1) / error^2, rounded up.")
-
-
 def check_steps_until_checkpoint(student: Callable[[int, int], Any]) -> None:
     """Check a function from (d, P) to the steps after which a ledger is as large as a checkpoint.
 
@@ -86,3 +67,31 @@ def check_steps_until_checkpoint(student: Callable[[int, int], Any]) -> None:
         answer = ask(student, call, d, P)
         compare_number(call, answer, exact, slips, rtol=1e-4, hint=hint)  # within 1 of 27,552
     correct("2 d / (40 + 8 P) steps.")
+
+
+def check_which_rounding(student: Callable[[float, float, int], Any]) -> None:
+    """Check the choice between rounding to nearest and at random for a run of small updates.
+
+    Args:
+        student: takes the size of an update, the spacing and the number of steps; returns
+            "nearest" or "random", whichever has the smaller mean square error after all steps.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    cases = ((0.1, 1.0, 5), (0.1, 1.0, 50), (0.4, 1.0, 3), (0.9, 1.0, 5), (2e-5, 2.4e-4, 20))
+    for update, spacing, steps in cases:
+        squares = {
+            "nearest": (steps * min(update, spacing - update)) ** 2,
+            "random": steps * update * (spacing - update),
+        }
+        call = f"which_rounding({update:g}, {spacing:g}, {steps})"
+        hint = (
+            "To nearest, every step makes the same error, and they add up; at random, the "
+            "variances of the theorem add up."
+        )
+        answer = ask(student, call, update, spacing, steps)
+        compare_choice(
+            call, answer, min(squares, key=squares.__getitem__), list(squares), hint=hint
+        )
+    correct("at random, once the whole movement is more than about a spacing.")

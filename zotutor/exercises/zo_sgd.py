@@ -21,41 +21,7 @@ from .answers import (
     correct,
 )
 
-__all__ = ["check_momentum_step", "check_perturbations_within", "check_trace_from_losses"]
-
-
-def check_perturbations_within(student: Callable[..., float]) -> None:
-    """Check a function that says how many perturbations bring ZO-SGD close to FO-SGD.
-
-    Args:
-        student: takes factor, trace, top (slowdown allowed, tr(M), largest eigenvalue of M);
-            returns the smallest whole P with 1 + (1 + trace / top) / P <= factor.
-
-    Raises:
-        NotYet: with a hint.
-    """
-    for factor, trace, top in ((2.0, 30.0, 2.0), (1.5, 37.0, 4.0), (3.0, 1e4, 7.0)):
-        call = f"perturbations_within({factor:g}, {trace:g}, {top:g})"
-        exact = (1 + trace / top) / (factor - 1)
-        answer = ask(student, call, factor, trace, top)
-        slips = [
-            (exact, "A perturbation is drawn whole or not at all: round up, math.ceil."),
-            (math.floor(exact), "Rounded down, the slowdown is above what was allowed: math.ceil."),
-            (
-                math.ceil(trace / top / (factor - 1)),
-                "The corollary has 1 + r, not r: see the term (P + 1) in the step.",
-            ),
-            (
-                math.ceil((1 + trace / top) / factor),
-                "At infinite P the slowdown is 1, not 0: solve 1 + (1 + r) / P <= factor for P.",
-            ),
-            (
-                math.ceil((1 + top / trace) / (factor - 1)),
-                "The effective rank is r = trace / top, at least 1; yours is turned over.",
-            ),
-        ]
-        compare_number(call, answer, math.ceil(exact), slips, whole=True)
-    correct("P = (1 + r) / (factor - 1), rounded up; no d in it.")
+__all__ = ["check_momentum_step", "check_perturbations_per_step", "check_trace_from_losses"]
 
 
 def check_trace_from_losses(student: Callable[..., Any]) -> None:
@@ -190,3 +156,42 @@ def _variant(settings: dict[str, Any], *, damp: float = 1.0, one_step: bool = Fa
                 buffer.mul_(settings["momentum"]).add_(g_hat, alpha=damp)
                 theta.sub_(buffer, alpha=settings["lr"])
     return _flat(params)
+
+
+def check_perturbations_per_step(student: Callable[..., float]) -> None:
+    """Check the choice of P that trains fastest on a number of machines.
+
+    Args:
+        student: takes machines, d_H, probe, update (how many machines measure at the same time; the
+            intrinsic dimension; seconds of one probe, and of one update); returns the whole P for
+            which a run takes least time, the smallest of several.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    cases = ((1, 10.0, 1.0, 0.0), (8, 10.0, 1.0, 0.0), (1, 10.0, 1.0, 8.0), (4, 30.0, 0.5, 3.0))
+    for machines, d_H, probe, update in cases:
+        call = f"perturbations_per_step({machines}, {d_H:g}, {probe:g}, {update:g})"
+        slips = [
+            (_fastest(1, d_H, probe, update), "The machines measure at the same time."),
+            (_fastest(machines, d_H, probe, 0.0), "An update takes time, too."),
+        ]
+        hint = (
+            "The number of steps goes as 1 + (1 + d_H) / P, and a step takes "
+            "2 ceil(P / machines) probe + update seconds: try P = 1, 2, 3, ..."
+        )
+        answer = ask(student, call, machines, d_H, probe, update)
+        expected = _fastest(machines, d_H, probe, update)
+        compare_number(call, answer, expected, slips, whole=True, hint=hint)
+    correct(
+        "one if probes are all that costs; more where they run in parallel or updates are slow."
+    )
+
+
+def _fastest(machines: int, d_H: float, probe: float, update: float) -> int:
+    """The P for which steps times seconds per step is smallest."""
+
+    def seconds(P: int) -> float:
+        return (1 + (1 + d_H) / P) * (2 * math.ceil(P / machines) * probe + update)
+
+    return min(range(1, 1000), key=seconds)

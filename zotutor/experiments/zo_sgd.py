@@ -109,7 +109,8 @@ def hessian(loss_fn: LossFunction, params: Sequence[Tensor]) -> tuple[Tensor, Te
     """Gradient (d,) and Hessian (d, d) of a loss, by differentiating twice; O(d^2) memory."""
     graph = _flat(torch.autograd.grad(loss_fn(), params, create_graph=True))
     rows = torch.autograd.grad(graph, params, torch.eye(len(graph)), is_grads_batched=True)
-    return graph.detach(), torch.cat([row.flatten(1) for row in rows], dim=1)
+    H = torch.cat([row.flatten(1) for row in rows], dim=1)  # (d, d)
+    return graph.detach(), (H + H.T) / 2  # rounding makes it slightly asymmetric
 
 
 def curvature(

@@ -16,7 +16,7 @@ from .gradients_from_values import (
     loss_along_line,
     moments,
 )
-from .intro import accuracy_while_fine_tuning, opinions
+from .intro import accuracy_while_fine_tuning, predicted_distributions
 from .jl_lemma import curves, kept_inner_products, one_pair_projected
 from .kernel_emerges import block_and_entries, entries, kernel_blocks
 from .kernel_fidelity import (
@@ -94,8 +94,8 @@ __all__ = [
     "momentum_window",
     "next_token_changes",
     "one_pair_projected",
-    "opinions",
     "power_laws",
+    "predicted_distributions",
     "projected_gradients",
     "random_walk",
     "rounded_walks",

@@ -41,7 +41,7 @@ def accuracy_while_fine_tuning(
 
 
 @figure
-def opinions(image: Values, title: str, probs: Mapping[str, Values]) -> Figure:
+def predicted_distributions(image: Values, title: str, probs: Mapping[str, Values]) -> Figure:
     """A picture, and the probability of each class that several networks give it.
 
     Args:

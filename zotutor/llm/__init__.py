@@ -6,7 +6,8 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 import sys
 
 from .dynamics import Positions, step_fidelity
-from .finetune import Run, evaluate, finetune
+from .evaluation import evaluate
+from .finetuning import Run, finetune
 from .lm import load
 from .prompts import encode, word_ids
 from .rows import Rows

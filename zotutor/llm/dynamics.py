@@ -28,7 +28,7 @@ class Positions(Rows):
 
     A place is a sequence and a position in it; places (M, 2) are the input, so that the kernel, the
     planner and :func:`~zotutor.one_step` take a place for what they call an input. One forward pass
-    over the sequences asked for serves all their places (teacher forcing).
+    over the sequences named serves all their places (teacher forcing).
 
     Args:
         model: a causal language model of transformers, in eval mode.

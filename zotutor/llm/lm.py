@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from zotutor.checks import check_integer
+from zotutor.checks import check_integer, check_path
 
 from .gguf import plain_folder
 from .packages import find
@@ -87,12 +87,13 @@ def load(
     check_integer("seed", seed, low=0, high=1 << 64)
     source, options = _source(name_or_folder, revision, dtype)
     options["trust_remote_code"] = False
-    if kind == "causal":
-        _check_decoder(source, library.AutoConfig.from_pretrained(source, **options))
-    tokenizer = library.AutoTokenizer.from_pretrained(source, **options)
+    with _readable(source):
+        if kind == "causal":
+            _check_decoder(source, library.AutoConfig.from_pretrained(source, **options))
+        tokenizer = library.AutoTokenizer.from_pretrained(source, **options)
     common = {_dtype_argument(library): dtype, "use_safetensors": True, **options}
     local = options.get("local_files_only", False)
-    with _readable(f"{source}: as a {kind} model", kind), quiet(library, local=local):
+    with _readable(source, kind), quiet(library, local=local):
         if kind == "causal":
             model = library.AutoModelForCausalLM.from_pretrained(source, **common)
             tokenizer.padding_side = tokenizer.truncation_side = "left"  # prompts end in a question
@@ -132,19 +133,30 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def _readable(what: str, kind: str) -> Iterator[None]:
-    """Say of weights that cannot be loaded what may be wrong with them."""
+def _readable(source: str, kind: str | None = None) -> Iterator[None]:
+    """Say of a model that cannot be loaded what may be wrong with it.
+
+    The libraries below raise anything for a file whose contents are not what they expect.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
-    except (SafetensorError, RuntimeError) as error:
+    except (OSError, ImportError, ValueError):
+        raise
+    except Exception as error:
         if is_out_of_memory(error):
             raise
-        advice = ", or give as many labels as its head has" if kind == "classifier" else ""
+        reason = next(iter(str(error).splitlines()), "")
+        if isinstance(error, (SafetensorError, RuntimeError)) and kind:
+            labels = ", or give as many labels as its head has" if kind == "classifier" else ""
+            raise ValueError(
+                f"{source}: as a {kind} model its weights cannot be loaded ({reason}); they are "
+                f"damaged, or of another shape than its config.json says: fetch them again{labels}"
+            ) from error
         raise ValueError(
-            f"{what} its weights cannot be loaded ({str(error).splitlines()[0]}); they are "
-            f"damaged, or of another shape than its config.json says: fetch them again{advice}"
+            f"{source}: cannot be read as a model ({type(error).__name__}: {reason}); its "
+            "config.json, tokenizer or index of weights is damaged: fetch them again"
         ) from error
 
 
@@ -170,7 +182,7 @@ def _source(
     """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
     if name_or_folder == "smollm2":
         return str(plain_folder(find("smollm2"), dtype=dtype)), {"local_files_only": True}
-    folder = TINY if name_or_folder == "tiny" else Path(name_or_folder).expanduser()
+    folder = TINY if name_or_folder == "tiny" else check_path("model", name_or_folder)
     gguf = _gguf(folder)
     if gguf is not None:
         return str(plain_folder(gguf, dtype=dtype)), {"local_files_only": True}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -69,13 +70,27 @@ class ZerothOrder:
             return each.view(copies, -1).mean(1)
 
         if isinstance(self.optimizer.directions, LowRank):
-            return self.optimizer.measure_batched(losses, only=only)
+            with _advice_for_fine_tuning():
+                return self.optimizer.measure_batched(losses, only=only)
         return self.optimizer.measure(lambda: losses(1)[0], only=only)
 
     def take(self, coefficients: Sequence[float], *, lr: float) -> None:
         """Replay the step from its projected gradients, as a ledger is replayed."""
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.replay(coefficients)
+
+
+@contextmanager
+def _advice_for_fine_tuning() -> Iterator[None]:
+    """Where a batched probe is refused: who fine-tunes cannot take another method of ZOSGD."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError) as error:
+        what, _, advice = str(error).rpartition("; ")
+        if "ZOSGD.step" not in advice:
+            raise
+        advice = "take directions other than LowRank (--directions rademacher)"
+        raise type(error)(f"{what}; {advice}") from error
 
 
 class FirstOrder:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zotutor.checks import check_integer
+from zotutor.checks import check_integer, check_path
 from zotutor.streams import Stream, uniforms
 
 from . import reviews, snippets
@@ -147,7 +147,7 @@ def task(
         raise ValueError(f"name: given {name!r}, expected one of {', '.join(FORMATS)}")
     form = FORMATS[name]
     if folder is not None:
-        folder = Path(folder).expanduser()
+        folder = check_path("data", folder)
         train = _read(_file(folder, ("train",)), form)
         dev = _read(_file(folder, ("dev", "validation", "val")), form)
     elif name == "reviews":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def evaluation_line(number: int, accuracy: Accuracy) -> str:
     return json.dumps(entry | {"high": accuracy.high, "examples": accuracy.examples}) + "\n"
 
 
+def evaluation(entry: Mapping[str, Any]) -> Accuracy | None:
+    """The accuracy that a line of metrics holds; None for another line, or one that was damaged."""
+    shares: list[Any] = [entry.get(name) for name in ("low", "accuracy", "high")]
+    examples = entry.get("examples")
+    if type(examples) is not int or examples < 1 or not all(type(s) is float for s in shares):
+        return None
+    low, value, high = shares
+    inside = -1e-9 <= low <= value + 1e-9 and value <= high + 1e-9 and high <= 1 + 1e-9
+    return Accuracy(value, low, high, examples) if inside else None
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """What can be read of a run's metrics, an entry a line; none without the file."""
     found = []
@@ -62,7 +74,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+        if isinstance(entry, dict) and type(entry.get("step")) is int:
             found.append(entry)
     return found
 
@@ -107,7 +119,7 @@ def summary(path: str | Path) -> dict[str, Any]:
     found["steps_taken"] = len(steps)
     if is_run:
         found["finished"] = len(steps) == found["steps"]
-        entries = [entry for entry in read_metrics(path) if "accuracy" in entry]
+        entries = [entry for entry in read_metrics(path) if evaluation(entry)]
         found["accuracies"] = {e["step"]: e["accuracy"] for e in entries if e["step"] <= len(steps)}
     found["last_loss"] = steps[-1].loss if steps else None
     found["hashed_at"] = contents.hashes[-1].number if contents.hashes else 0

@@ -41,6 +41,7 @@ from .files import (
     METRICS,
     PLOT,
     WEIGHTS,
+    evaluation,
     evaluation_line,
     read_config,
     read_metrics,
@@ -208,10 +209,9 @@ class Folder(Memory):
     def _old_evaluations(self) -> None:
         """Keep the evaluations of an earlier session; what cannot be read is evaluated again."""
         for entry in read_metrics(self.path):
-            numbers: list[Any] = [entry.get(n) for n in ("accuracy", "low", "high", "examples")]
-            known = all(isinstance(number, (int, float)) for number in numbers)
-            if entry["step"] <= len(self.past) and known:
-                self.evaluations[entry["step"]] = Accuracy(*numbers)
+            known = evaluation(entry)
+            if known and 0 <= entry["step"] <= len(self.past):
+                self.evaluations[entry["step"]] = known
 
     # ---- writing
 

@@ -158,7 +158,14 @@ def _read_header(path: Path, data: bytes) -> tuple[dict[str, Any], int]:
         raise damaged("its header does not match its checksum")
     if version < 1:
         raise damaged(f"is of format {version}, expected 1 to {VERSION}")
-    return json.loads(data[_HEAD.size : end - _DIGEST]), end
+    try:
+        header = json.loads(data[_HEAD.size : end - _DIGEST])
+    except (ValueError, RecursionError):
+        header = None
+    P = header.get("P") if isinstance(header, dict) else None
+    if type(P) is not int or not 1 <= P < 1 << 32:
+        raise damaged("its header is not an object of JSON with a number P")
+    return header, end
 
 
 def read(path: str | Path) -> Contents:

@@ -375,7 +375,7 @@ def _state(error: BaseException) -> int:
 
 
 def _rows(numbers: list[float], width: int) -> list[list[float]]:
-    """The numbers as rows of so many."""
+    """The numbers as rows of ``width``."""
     return [numbers[k : k + width] for k in range(0, len(numbers), width)]
 
 
@@ -415,5 +415,5 @@ def _named(ranks: Sequence[int]) -> str:
 
 
 def _in_short(error: BaseException) -> str:
-    """Its first sentence, without the place in torch's source that stands before it."""
+    """Its first sentence, without the place in torch's source that precedes it."""
     return re.split(r"\. |\n", re.sub(r"^\[[^]]*\] ", "", str(error)))[0]

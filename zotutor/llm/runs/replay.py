@@ -50,6 +50,28 @@ def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) ->
     }
 
 
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("d", "P", "seed"), int),
+    **dict.fromkeys(("dtype", "base", "directions"), str),
+    **dict.fromkeys(("eps", "momentum", "weight_decay"), (float, int)),
+}
+
+
+def check_header(header: Mapping[str, Any], place: Path) -> None:
+    """Refuse a header without all that :func:`header_of` puts there, each of its type.
+
+    Raises:
+        LedgerError: naming the entry.
+    """
+    for name, kind in _TYPES.items():
+        value = header.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise LedgerError(
+                f"{place}: its header has {name} = {value!r}, with which no run is written; take "
+                "an unchanged copy of the file"
+            )
+
+
 def check_base(model: nn.Module, header: Mapping[str, Any], place: Path) -> None:
     """Refuse a model other than the one that a ledger's run began with.
 
@@ -57,6 +79,7 @@ def check_base(model: nn.Module, header: Mapping[str, Any], place: Path) -> None
         LedgerError: naming dtype, number of trainable parameters, or hash.
     """
     given = {"dtype": dtypes(model), "d": resolve(model).d}
+    check_header(header, place)
     for name, value in given.items():
         if value != header[name]:
             raise LedgerError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,8 +22,10 @@ from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
+from .evaluation import check_labels, right_answers, shared, texts_of
+from .learning_rate import advice
 from .lm import Kind
-from .rows import Prepared, coarsest, prepare
+from .preparing import Prepared, coarsest, prepare
 from .runs.files import examples_hash
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
@@ -31,7 +33,7 @@ from .runs.ledger import Step
 from .runs.ranks import Ranks
 from .runs.replay import header_of
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
-from .tasks import Accuracy, Example, Task, accuracy
+from .tasks import Accuracy, Example, Task
 
 Method = Literal["zo", "sgd", "adamw"]
 Schedule = Literal["constant", "linear"]
@@ -62,83 +64,13 @@ def curves(losses: list[float], evaluations: list[tuple[int, Accuracy]]) -> Any:
     return figures.run_curves(losses, evaluations)
 
 
-def evaluate(
-    model: nn.Module,
-    tokenizer: Any,
-    examples: Sequence[Example],
-    words: Sequence[str],
-    *,
-    batch_size: int = 64,
-    length: int | None = None,
-    kind: Kind | None = None,
-    ranks: Ranks | None = None,
-) -> Accuracy:
-    """The share of examples whose own label word has the largest logit, with its interval.
-
-    Args:
-        model: a causal language model or a classifier, in eval mode.
-        tokenizer: its tokenizer.
-        examples: prompts with labels; sorted by length, so that batches need little padding.
-        words: label words, in the order of the labels.
-        batch_size: prompts at a time.
-        length: truncate prompts to this many tokens.
-        kind: "causal" or "classifier"; by default a model that returns logits for every token is
-            causal, and one that returns a row for each prompt is a classifier.
-        ranks: the processes that share the prompts; each must evaluate the same.
-
-    Raises:
-        ValueError: for no examples, one that is longer than the model reads, or a label without a
-            word; for a model whose rows depend on the other prompts in a batch.
-    """
-    batch_size, ranks = check_integer("batch_size", batch_size, low=1), ranks or Ranks()
-
-    def right(rank: int, count: int) -> int:
-        _check_labels(examples, words)
-        texts = _texts(examples)
-        prepared = prepare(model, tokenizer, words, texts, length=length, kind=kind)
-        return _right(prepared, examples, slice(rank, None, count), batch_size=batch_size)
-
-    return _shared(right, len(examples), ranks)
-
-
-def _shared(right: Callable[[int, int], int], count: int, ranks: Ranks) -> Accuracy:
-    """The accuracy from the right answers of all ranks; what stops one of them stops all."""
-    return accuracy(ranks.total(lambda: right(ranks.rank, ranks.count)), count)
-
-
-@torch.no_grad()
-def _right(
-    prepared: Prepared, examples: Sequence[Example], batches: slice, *, batch_size: int = 64
-) -> int:
-    """The number of right answers in some of the batches."""
-    ordered, found = sorted(examples, key=lambda example: len(example.text)), 0
-    for start in range(0, len(ordered), batch_size)[batches]:
-        part = ordered[start : start + batch_size]
-        guesses = prepared.rows(prepared.prompts.batch(_texts(part))).argmax(-1).tolist()
-        found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
-    return found
-
-
-def _texts(examples: Sequence[Example]) -> list[str]:
-    return [example.text for example in examples]
-
-
-def _check_labels(examples: Sequence[Example], words: Sequence[str]) -> None:
-    labels = [example.label for example in examples]
-    if not all(0 <= label < len(words) for label in labels):
-        raise ValueError(
-            f"task: given labels {min(labels)} to {max(labels)}, expected 0 to {len(words) - 1}, "
-            "one for each label word; renumber them"
-        )
-
-
 def finetune(
     model: nn.Module,
     tokenizer: Any,
     task: Task,
     *,
     steps: int,
-    lr: float,
+    lr: float | None,
     schedule: Schedule = "constant",
     P: int = 1,
     eps: float | None = None,
@@ -175,7 +107,7 @@ def finetune(
         tokenizer: its tokenizer.
         task: from :func:`~zotutor.llm.task`.
         steps: how many, at least 1.
-        lr: learning rate.
+        lr: learning rate; None to be told, in a ValueError, which one suits the model.
         schedule: "constant", or "linear" for lr (1 - step / steps).
         P: number of perturbations per step (method "zo").
         eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, by the
@@ -219,7 +151,7 @@ def finetune(
         hash_every = seal_every
     options = Options.checked(
         steps=steps,
-        lr=lr,
+        lr=_without(lr, method),
         schedule=schedule,
         batch_size=batch_size,
         length=length,
@@ -231,10 +163,10 @@ def finetune(
     _check_method(method, model, output=output, save=save)
     evaluated = task.dev[: options.dev]
     _check_examples(task.train, evaluated, task.words)
-    texts = _texts([*task.train, *evaluated])
+    texts = texts_of([*task.train, *evaluated])
     prepared = prepare(model, tokenizer, task.words, texts, length=options.length, kind=kind)
-    prepared.prompts.ids(_texts(evaluated))  # refuses those that are too long, before any work
-    train = prepared.prompts.ids(_texts(task.train))
+    prepared.prompts.ids(texts_of(evaluated))  # refuses those that are too long, before any work
+    train = prepared.prompts.ids(texts_of(task.train))
     rates = {"lr": options.lr, "momentum": momentum, "weight_decay": weight_decay}
     stepper: Stepper = (
         FirstOrder(prepared.rows, method, **rates)
@@ -245,6 +177,8 @@ def finetune(
     ranks.check(stepper, options.batch_size)
     labels = [example.label for example in task.train]
     batches = Batches(train, labels, size=options.batch_size, seed=options.seed)
+    if lr is None and isinstance(stepper, ZerothOrder):
+        raise ValueError(f"lr: not given; {advice(stepper, batches)}")
     session = _Session(prepared, evaluated, batches, stepper, options, ranks)
     folder = session.folder(task, output)
     begun = time.perf_counter()
@@ -255,6 +189,13 @@ def finetune(
     seconds = time.perf_counter() - begun
     first, last = evaluations[0][1], evaluations[-1][1]
     return Run(first, last, losses, evaluations, seconds, session.tokens, prepared.about)
+
+
+def _without(lr: float | None, method: str) -> float:
+    """A learning rate; a stand-in for none where what suits the model will be measured."""
+    if lr is None and method == "zo":
+        return 0.0
+    return check_real("lr", lr, low=0.0)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -281,7 +222,7 @@ class Options:
         optional = {"length", "evaluate_every", "dev"}
         for name, count in counts.items():
             if count is not None or name not in optional:
-                counts[name] = check_integer(name, count, low=1)
+                counts[name] = check_integer(name, count, low=1, high=1 << 63)
         if schedule not in get_args(Schedule):
             expected = ", ".join(get_args(Schedule))
             raise ValueError(f"schedule: given {schedule!r}, expected one of {expected}")
@@ -312,11 +253,11 @@ def _zeroth_order(
 
 def _check_examples(train: Sequence[Example], dev: Sequence[Example], words: Sequence[str]) -> None:
     for name, part in (("train", train), ("dev", dev)):
-        if not part or not all(text.strip() for text in _texts(part)):
+        if not part or not all(text.strip() for text in texts_of(part)):
             raise ValueError(
                 f"task: its {name} has no example or an empty prompt; give some, with words"
             )
-        _check_labels(part, words)
+        check_labels(part, words)
 
 
 def _check_method(method: str, model: nn.Module, *, output: str | Path | None, save: bool) -> None:
@@ -376,7 +317,7 @@ class _Session:
         for number in range(steps + 1):
             due = number in (0, steps) or (every is not None and number % every == 0)
             if due and number not in folder.evaluations:
-                found = _shared(self._right, len(self.evaluated), self.ranks)
+                found = shared(self._right, len(self.evaluated), self.ranks)
                 folder.evaluated(number, found)
             if number == steps:
                 break
@@ -389,7 +330,7 @@ class _Session:
         return losses
 
     def _right(self, rank: int, count: int) -> int:
-        return _right(self.prepared, self.evaluated, slice(rank, None, count))
+        return right_answers(self.prepared, self.evaluated, slice(rank, None, count))
 
     def _step(self, number: int, folder: Memory) -> Step:
         """Take step ``number`` from the folder, or measure it, write it down and take it."""

@@ -1,0 +1,316 @@
+"""What suits a model, found on the model itself before any work.
+
+As what it is scored, and how prompts of different lengths share a batch so that padding changes no
+row.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .lm import Kind, is_out_of_memory
+from .prompts import padded, token_ids, word_ids
+from .rows import Layout, Rows, logits_in, padded_positions, unwrapped
+
+_CAUSAL = (
+    Layout("left", positions=True, last=True),
+    Layout("left", last=True),
+    Layout("left"),
+    # no token of a causal model sees those after it, so that what pads it there changes nothing
+    Layout("right", last=True),
+    Layout("right"),
+    Layout("none"),
+)
+"""From the cheapest to the one that only a model whose rows depend on each other can fail."""
+_CLASSIFIER = (Layout("right"), Layout("left"), Layout("none"))
+
+
+class Prompts:
+    """Turns prompts into batches for one model, and refuses what it cannot read.
+
+    Args:
+        model: of transformers.
+        tokenizer: its tokenizer.
+        length: truncate prompts to this many tokens; None to leave them whole.
+        causal: for a causal model, see :func:`~zotutor.llm.prompts.token_ids`.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, *, length: int | None, causal: bool
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._length, self._causal = length, causal
+        self._device = next(model.parameters()).device
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Their token ids.
+
+        Raises:
+            ValueError: for an empty text, one that is longer than the model reads, or ids that it
+                has no embeddings for.
+        """
+        found = token_ids(self._tokenizer, texts, length=self._length, causal=self._causal)
+        check_width(self._model, max(map(len, found)))
+        _check_ids(self._model, max(map(max, found)))
+        return found
+
+    def batch(self, texts: Sequence[str]) -> Tensor:
+        """Their token ids (N, T), -1 for none, on the model's device."""
+        return padded(self.ids(texts), left=True).to(self._device)
+
+
+class Prepared(NamedTuple):
+    """A model ready to be scored on prompts; made by :func:`prepare`."""
+
+    rows: Rows
+    prompts: Prompts
+    kind: Kind
+    dtype: torch.dtype
+    """Of its logits."""
+    about: str
+    """What was decided, in a sentence."""
+
+
+def prepare(
+    model: nn.Module,
+    tokenizer: Any,
+    words: Sequence[str],
+    texts: Sequence[str],
+    *,
+    length: int | None = None,
+    kind: Kind | None = None,
+) -> Prepared:
+    """Rows of logits over the labels of a task, checked on the model itself and some prompts.
+
+    A model that returns logits for every token is a causal language model, scored by the label
+    words after the prompt; one that returns a row for each prompt is a classifier. Then the
+    shortest prompt and the longest are given to the model, each alone and both in one batch: the
+    first layout of a batch in which the rows are the same is taken.
+
+    Args:
+        model: a causal language model or sequence classifier.
+        tokenizer: its tokenizer.
+        words: label words, in the order of the labels.
+        texts: the prompts that will be scored.
+        length: truncate prompts to this many tokens.
+        kind: "causal" or "classifier" to overrule what the model's output says.
+
+    Raises:
+        ValueError: if the model cannot be called on prompts; if a label word is not one token after
+            them; if the model has another number of classes than the task has labels; if a row
+            depends on the others in its batch however it is laid out.
+    """
+    if not texts:
+        raise ValueError("examples: given none, expected at least one")
+    if kind not in (None, "causal", "classifier"):
+        raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier', or None")
+    ordered = sorted(set(texts), key=len)
+    ends = [ordered[0], ordered[-1]]
+    with _evaluating(model):
+        prompts = Prompts(model, tokenizer, length=length, causal=kind != "classifier")
+        every = _called(model, prompts.ids(ends[:1])[0])
+        kind = kind or ("causal" if every.dim() == 3 else "classifier")
+        prompts = Prompts(model, tokenizer, length=length, causal=kind == "causal")
+        layout = _layout(model, kind, prompts.ids(ends))
+    V = every.shape[-1]
+    if kind == "causal":
+        ids = word_ids(tokenizer, words, texts)
+        if max(ids) >= V:
+            raise ValueError(
+                f"model: returns {V} logits for each token, and the label words are tokens {ids}; "
+                "it is no language model, or not that of this tokenizer"
+            )
+        rows = Rows(model, words=ids, layout=layout)
+        tokens = ", ".join(f"{word!r} ({n})" for word, n in zip(words, ids, strict=True))
+        about = f"causal language model, scored by the token after the prompt: {tokens}"
+    else:
+        if len(words) != V:
+            raise ValueError(
+                f"model: returns {V} logits for a prompt, and the task has {len(words)} labels; "
+                f'take a classifier with {len(words)} classes, or give kind="causal" if its logits '
+                "are those of the next token"
+            )
+        rows = Rows(model, layout=layout)
+        about = f"classifier with {V} classes"
+    where = "batches of one length" if layout.side == "none" else f"padded on the {layout.side}"
+    return Prepared(rows, prompts, kind, every.dtype, f"{about}; {where}")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients meanwhile; each module goes back to its own mode."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _called(model: nn.Module, ids: list[int]) -> Tensor:
+    """All logits that the model returns for one prompt alone, called as its library would call it.
+
+    Raises:
+        ValueError: if it is not such a model; if its logits are not finite.
+    """
+    rows = Rows(model, layout=Layout("none"))
+    tokens = torch.tensor([ids], device=next(model.parameters()).device)
+    failure: Exception | None = None
+    try:
+        logits = logits_in(model(**rows.inputs(tokens, tokens >= 0)))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        failure = error
+    name, config = type(unwrapped(model)).__name__, getattr(unwrapped(model), "config", None)
+    if getattr(config, "is_encoder_decoder", False) and (failure or logits.dim() == 3):
+        raise ValueError(
+            f"model: {name} is an encoder-decoder, whose decoder does not continue the prompt; "
+            "take a causal language model, or a sequence classifier"
+        ) from failure
+    if failure:
+        reason = (str(failure).splitlines() or [""])[0]
+        raise ValueError(
+            f"model: {name} cannot be called on a prompt of {len(ids)} tokens "
+            f"({type(failure).__name__}: {reason}); give a causal language model or a sequence "
+            "classifier of transformers, and its own tokenizer"
+        ) from failure
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"model: its logits for a prompt of {len(ids)} tokens are not finite; look for NaN or "
+            "infinity in its weights, or load it in bfloat16 or float32 if it is in float16"
+        )
+    return logits
+
+
+def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
+    """The first layout in which two prompts have the rows that each has alone."""
+    short, long = ids
+    alone = [_called(model, row) for row in ids]  # each (1, T, V) or (1, V)
+    expected = torch.cat([z[:, -1] if z.dim() == 3 else z for z in alone]).double()  # (2, V)
+    # models in float64 compute positions and softmax in float32
+    eps = max(torch.finfo(coarsest(model, alone[0].dtype)).eps, torch.finfo(torch.float32).eps)
+    tolerance = math.sqrt(eps)
+    # a third prompt shows whether rows of one length depend on each other
+    other = [short[0], *reversed(short[1:-1]), *short[1:][-1:]]
+    batch = padded([short, other, long], left=True).to(alone[0].device)
+    errors, reason = [], ""
+    for layout in _CAUSAL if kind == "causal" else _CLASSIFIER:
+        found = _tried(model, batch, layout)
+        if isinstance(found, str):
+            reason = found
+            continue
+        errors.append(_difference(found[[0, 2]], expected))
+        if errors[-1] <= tolerance:
+            return layout
+    if not errors:
+        raise ValueError(
+            f"model: cannot be called on {len(batch)} prompts at a time, though on one ({reason})"
+        )
+    raise ValueError(
+        f"model: the logits of a prompt change by {100 * min(errors):.2g} % when others are in its "
+        f"batch, where rounding explains {100 * tolerance:.2g} %, even if none is padded; results "
+        "would depend on how prompts are batched: take a model whose rows do not depend on each "
+        "other"
+    )
+
+
+def _tried(model: nn.Module, batch: Tensor, layout: Layout) -> Tensor | str:
+    """The rows of a batch in one layout, or why the model does not take it."""
+    rows = Rows(model, layout=layout)
+    if not rows.takes(layout):
+        return "it takes no such arguments"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            found = rows(batch)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            return str(error)  # the next layout needs less
+    ignored = [str(w.message) for w in said if "osition" in str(w.message)]  # by adapters of peft
+    return ignored[0] if ignored else found.double()
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two rows of logits, relative to the spread of the row.
+
+    Both as root mean squares over V, and the spread around the row's mean, which softmax does not
+    see. Where the spread is below rounding, the size of the logits takes its place.
+    """
+    if found.shape != expected.shape:
+        return math.inf
+    spread = expected - expected.mean(1, keepdim=True)
+    floor = 1e-3 * expected.abs().amax(1)
+    size = torch.maximum(spread.square().mean(1).sqrt(), floor)
+    error = (found - expected).square().mean(1).sqrt()
+    ratio = torch.where(error == 0, 0.0, error / size)
+    return float(ratio.max().nan_to_num(math.inf))
+
+
+def coarsest(model: nn.Module, logits: torch.dtype) -> torch.dtype:
+    """The coarsest dtype that the logits go through; frozen weights and autocast count.
+
+    Args:
+        model: whose parameters and buffers count, trainable or not.
+        logits: the dtype that it returns.
+    """
+    device = next(model.parameters()).device.type
+    dtypes = {tensor.dtype for tensor in (*model.parameters(), *model.buffers())} | {logits}
+    if torch.is_autocast_enabled(device):
+        dtypes.add(torch.get_autocast_dtype(device))
+    usual = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    return max(dtypes.intersection(usual), key=lambda dtype: torch.finfo(dtype).eps)
+
+
+# ---- what a model can read ----------------------------------------------------------------------
+
+
+def _check_ids(model: nn.Module, most: int) -> None:
+    inner = unwrapped(model)
+    if not hasattr(inner, "get_input_embeddings"):
+        return
+    count = inner.get_input_embeddings().weight.shape[0]
+    if most >= count:
+        raise ValueError(
+            f"tokenizer: its ids go up to {most}, and this model has embeddings for 0 to "
+            f"{count - 1}; give the tokenizer that belongs to the model"
+        )
+
+
+def width(model: nn.Module) -> int | None:
+    """The number of tokens that a model reads at most; None if it says of no limit.
+
+    Learned positions that begin after a padding index leave fewer than the configuration says:
+    RoBERTa reads 512 of 514. The virtual tokens of an adapter take some as well.
+    """
+    inner = unwrapped(model)
+    most = getattr(getattr(inner, "config", None), "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return None
+    for positions in padded_positions(model):
+        most = min(most, positions.num_embeddings - int(positions.padding_idx or 0) - 1)
+    adapter = getattr(model, "active_peft_config", None)
+    return most - (getattr(adapter, "num_virtual_tokens", None) or 0)
+
+
+def check_width(model: nn.Module, given: int) -> None:
+    """Refuse prompts of more tokens than the model reads.
+
+    Raises:
+        ValueError: naming both lengths.
+    """
+    most = width(model)
+    if most is not None and given > most:
+        raise ValueError(
+            f"length: a prompt has {given} tokens, and this model reads {most}; give length={most}"
+        )
