@@ -1161,3 +1161,35 @@ def test_a_closure_that_calls_backward_is_told_so_by_torch() -> None:
     with pytest.raises(RuntimeError, match=r"does not require grad"):
         zo.ZOSGD([w], 0.1, seed=0).step(closure)
     assert torch.equal(w, torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.clear(), "without 'zo'"),
+        (lambda s: s["zo"].pop("eps"), "has no eps"),
+        (lambda s: s["zo"].update(P=-1), "P: given -1"),
+        (lambda s: s["zo"].update(P=0), "P: given 0"),
+        (lambda s: s["zo"].update(steps_taken=-1), "steps_taken: given -1"),
+        (lambda s: s["param_groups"][0].update(lr=-1.0), "lr: given -1.0"),
+        (lambda s: s["state"][0]["momentum_buffer"].fill_(math.nan), "holds NaN"),
+        (lambda s: s["state"][0].clear(), "no momentum_buffer"),
+        (lambda s: s["state"][0].update(momentum_buffer=torch.zeros(99)), "99 numbers"),
+    ],
+)
+def test_a_state_that_no_optimizer_can_be_in_is_refused(
+    change: Callable[[Any], Any], words: str
+) -> None:
+    model, closure = problem()
+    optimizer = zo.ZOSGD(model.parameters(), lr=0.1, momentum=0.9, seed=0)
+    optimizer.step(closure)
+    state = copy.deepcopy(optimizer.state_dict())
+    change(state)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises((TypeError, ValueError), match=words):
+        optimizer.load_state_dict(state)
+    after = optimizer.state_dict()
+    assert after["zo"] == before["zo"]
+    assert after["param_groups"] == before["param_groups"]
+    for key, saved in before["state"].items():
+        assert torch.equal(after["state"][key]["momentum_buffer"], saved["momentum_buffer"])

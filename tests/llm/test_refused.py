@@ -19,7 +19,7 @@ pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 from small import save_model, toy_task
 
 from zotutor import NonFiniteLossError
-from zotutor.llm import LedgerError, RunError, RunStoppedError, finetune, load
+from zotutor.llm import LedgerError, RunError, RunStoppedError, finetune, finetuning, load
 from zotutor.llm.runs import disk, folder
 from zotutor.llm.runs.ledger import Ledger, Step, read, record_size
 from zotutor.llm.stepping import ZerothOrder
@@ -121,8 +121,7 @@ def test_an_evaluation_refuses(
 ) -> None:
     before = snapshot(tmp_path / "work")
     with monkeypatch.context() as patch:
-        # by way of the function, whose name hides that of its module
-        patch.setitem(finetune.__globals__, "_right", raises(ValueError("no")))
+        patch.setattr(finetuning, "right_answers", raises(ValueError("no")))
         with pytest.raises(ValueError, match="no"):
             run(place)
     assert snapshot(tmp_path / "work") == before
