@@ -19,9 +19,19 @@ import torch
 
 from zotutor.downloads import cache_folder
 
+from .library import quiet, transformers
+
 _BLOCK = 1 << 22  # bytes hashed at a time
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError)
-_UNREADABLE += (TypeError, ValueError, struct.error)
+_UNREADABLE: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 """What transformers raises for a file that it cannot read; it has no error of its own."""
 
 
@@ -76,8 +86,6 @@ def _sha256(file: Path) -> str:
 
 def _read(file: Path) -> tuple[Any, Any]:
     """A plain model in float32 with the weights of a GGUF file, and its tokenizer."""
-    from .lm import quiet, transformers
-
     library = transformers()
     try:
         import accelerate  # noqa: F401

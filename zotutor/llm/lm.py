@@ -14,24 +14,13 @@ from torch import nn
 from zotutor.checks import check_integer, check_path
 
 from .gguf import plain_folder
+from .library import quiet, transformers
 from .packages import find
 
 Kind = Literal["causal", "classifier"]
 
 TINY = Path(__file__).with_name("tiny")
 """The folder of the model that ships: an OPT of 0.66 million parameters, see its README.md."""
-
-
-def transformers() -> Any:
-    """The transformers library, or an error that says which extra to install."""
-    try:
-        import transformers as library
-    except ImportError as error:
-        raise ImportError(
-            "language models need transformers, which is not installed; run: "
-            'pip install "zotutor[llm]"'
-        ) from error
-    return library
 
 
 def load(
@@ -158,22 +147,6 @@ def _readable(source: str, kind: str | None = None) -> Iterator[None]:
             f"{source}: cannot be read as a model ({type(error).__name__}: {reason}); its "
             "config.json, tokenizer or index of weights is damaged: fetch them again"
         ) from error
-
-
-@contextmanager
-def quiet(library: Any, *, local: bool) -> Iterator[None]:
-    """Silence the warning that a head is new, and progress bars of local files."""
-    logging = library.utils.logging
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if local:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def _source(
