@@ -94,8 +94,8 @@ def enough_seeds(learns: Callable[[int], bool], *, wanted: int, budget: int) -> 
 @pytest.mark.slow
 @pytest.mark.statistical
 def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
-    """Two of at most four seeds; all of the five that were tried reach 73 % or more (at the low
-    end). If 95 % of seeds do, this fails on one machine in 2,000."""
+    """One of at most three seeds; all of the five that were tried reach 73 % or more (at the low
+    end). If 95 % of seeds do, this fails on one machine in 8,000."""
     reviews = tasks.task("reviews")
 
     def learns(seed: int) -> bool:
@@ -106,7 +106,7 @@ def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
         assert 0.55 < run.zero_shot.value < 0.7
         return run.accuracy.low > 0.7
 
-    assert enough_seeds(learns, wanted=2, budget=4)
+    assert enough_seeds(learns, wanted=1, budget=3)
 
 
 def test_a_prompt_that_is_cut_keeps_its_question() -> None:
