@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,3 +33,15 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(estimators, "projected_gradients_at", without_check)
     monkeypatch.setattr(zo.ZOSGD, "_checked", _Everything())
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C reaches the tests and what they start, whoever started them.
+
+    A process that ignores SIGINT (`nohup make test`, some CI runners) hands that on to its
+    children. A handler that is set here is not handed on: children begin with the default one.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

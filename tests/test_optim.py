@@ -1097,7 +1097,7 @@ def test_runs_with_another_seed_go_elsewhere() -> None:
         ({"directions": "gaussian"}, TypeError, ["directions", "'gaussian'", "Gaussian()"]),
         ({"directions": zo.Gaussian}, TypeError, ["directions", "class Gaussian", "construct"]),
         ({"params": nn.Linear(2, 2)}, TypeError, ["params", "Linear", "model.parameters()"]),
-        ({"params": []}, ValueError, ["empty parameter list"]),
+        ({"params": []}, ValueError, ["params", "no trainable parameter"]),
         ({"params": [torch.zeros(2)]}, ValueError, ["params", "no trainable", "requires_grad"]),
         ({"params": [torch.zeros(2, dtype=torch.int64)]}, ValueError, ["no trainable"]),
         (

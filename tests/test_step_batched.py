@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zotutor as zo
+from zotutor.parameters import resolve
 from zotutor.probe import NonFiniteLossError
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +74,7 @@ def test_in_lower_precision_they_are_equal_to_rounding(
     thetas = list(model.parameters())
     found = zo.estimators.projected_gradients_batched(
         lambda copies: losses(model, ids, copies),
-        model,
+        resolve(model),
         zo.directions.draw(drawn, thetas, P=P, seed=3, step=0),
         eps=eps,
     )

@@ -45,11 +45,22 @@ def _random_state(x: Tensor) -> Tensor:
     return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
 
 
-def called(call: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """The logits (N, V) of one call, after a check that they are that, and not random."""
-    before = _random_state(x)
+def _versions(model: nn.Module) -> list[int]:
+    """How often each parameter has been written to, as autograd counts it."""
+    return [p._version for p in model.parameters() if not p.is_inference()]
+
+
+def called(model: nn.Module, x: Tensor, *, call: Callable[[Tensor], Any] | None = None) -> Tensor:
+    """The logits (N, V) of one call, after a check that they are that, and repeatable.
+
+    Args:
+        model: the model.
+        x: inputs (N, ...).
+        call: how to call it; ``model`` itself by default.
+    """
+    before, versions = _random_state(x), _versions(model)
     try:
-        output = call(x)
+        output = model(x) if call is None else call(x)
     except Exception as error:
         error.add_note(f"The model was called with x of shape {tuple(x.shape)} and {x.dtype}.")
         raise
@@ -58,6 +69,11 @@ def called(call: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         raise ValueError(
             "model: it drew random numbers (dropout in training mode, or noise), so that its "
             "logits are no function of the parameters; call model.eval() first"
+        )
+    if _versions(model) != versions:
+        raise ValueError(
+            "model: it writes to its own parameters when it is called, so that two calls cannot be "
+            "compared; move the write out of forward, or freeze what it does in model.eval()"
         )
     logits = as_logits(output)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
@@ -97,7 +113,9 @@ def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
             random numbers.
     """
     substitutes = _everywhere(model, params)
-    return called(lambda x: functional_call(model, substitutes, (x,), tie_weights=False), x)
+    return called(
+        model, x, call=lambda x: functional_call(model, substitutes, (x,), tie_weights=False)
+    )
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:

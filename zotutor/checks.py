@@ -51,8 +51,10 @@ def _described(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_integer(name: str, value: int, *, low: int, high: int | None = None) -> int:
+def check_integer(name: str, value: int, *, low: int, high: int = 1 << 63) -> int:
     """``value`` as an int in [low, high), or a TypeError or ValueError that names it.
+
+    What torch counts with has 64 bits, one of them for the sign: the default of ``high``.
 
     NumPy's integers and 0-d tensors and arrays of integers are integers; booleans of any kind and
     3.0 are not.
@@ -67,8 +69,8 @@ def check_integer(name: str, value: int, *, low: int, high: int | None = None) -
         raise TypeError(
             f"{name}: given {_described(value)} of type {kind}, expected an int"
         ) from None
-    if number < low or (high is not None and number >= high):
-        top = "" if high is None else f" and below {high}"
+    if not low <= number < high:
+        top = "" if number < low and high == 1 << 63 else f" and below {high}"
         raise ValueError(f"{name}: given {number}, expected at least {low}{top}")
     return int(number)
 
@@ -187,6 +189,11 @@ def check_tensor(name: str, value: Tensor) -> Tensor:
         raise TypeError(
             f"{name}: given a {type(value).__name__}, expected a tensor; convert it with "
             "torch.as_tensor"
+        )
+    if value.is_meta or value.layout != torch.strided:
+        raise TypeError(
+            f"{name}: given a tensor of layout {value.layout} on {value.device}, expected a dense "
+            "one that holds numbers; convert it with .to_dense(), or compute it on a real device"
         )
     return value
 

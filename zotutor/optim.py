@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -114,6 +114,10 @@ class ZOSGD(Optimizer):
             )
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model: given a {type(model).__name__}, expected a torch.nn.Module")
+        if not isinstance(params, (Tensor, str)) and isinstance(params, Iterable):
+            params = list(params)  # may be an iterator, which can be read once only
+        if not isinstance(params, list) or not any(isinstance(item, dict) for item in params):
+            resolve(params)
         self.directions = check_draw(directions, P=P, seed=seed, step=0)
         self.P, self.seed = int(P), int(seed)
         self.steps_taken = 0
