@@ -129,6 +129,20 @@ def test_vectors_beside_activations_in_every_order() -> None:
     assert (moved(many, start) - expected).norm() < 1e-7 * expected.norm()
 
 
+@pytest.mark.parametrize("options", [(), (0.5,)], ids=["default eps", "eps of 0.5"])
+def test_layer_norms_have_the_eps_of_torch(options: tuple[float, ...]) -> None:
+    """On activations that are small against eps, so that another one is another loss."""
+    one = With(lambda x, t: F.layer_norm(x, (4,), t, None, *options), 4).double()
+    many, start, x = copy.deepcopy(one), copy.deepcopy(one), 1e-3 * X.double()
+    first = optimizer(one, 2).step(lambda: one(x).square().mean())
+    second = optimizer(many, 2).step_batched(
+        lambda copies: many(x.repeat(copies, 1)).square().view(copies, -1).mean(1)
+    )
+    torch.testing.assert_close(first, second, rtol=1e-9, atol=0)
+    expected = moved(one, start)
+    assert (moved(many, start) - expected).norm() < 1e-6 * expected.norm()
+
+
 def test_numbers_of_one_token_an_input() -> None:
     """ids (N,), not (N, T)."""
     one = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 2)).double()
