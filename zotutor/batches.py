@@ -45,7 +45,7 @@ class NoiseTerms(NamedTuple):
         return (self.directions + amplified) / P
 
     def from_batch(self, *, batch_size: int | None = None) -> float:
-        """E |B (g_batch - g)|^2 = batch / batch_size: SGD has it too, and it does not depend on P."""
+        """E |B (g_batch - g)|^2 = batch / batch_size. SGD has it too; it does not depend on P."""
         return 0.0 if batch_size is None else self.batch / _checked(batch_size)
 
     def deviation(self, *, steps: int, P: int, batch_size: int | None = None) -> float:
