@@ -72,7 +72,7 @@ def test_in_lower_precision_they_are_equal_to_rounding(
         lambda: losses(model, ids)[0], model, directions=drawn, P=P, eps=eps, seed=3
     )
     thetas = list(model.parameters())
-    found = zo.estimators.project_batched(
+    found = zo.estimators.projected_gradients_batched(
         lambda copies: losses(model, ids, copies),
         resolve(model),
         zo.directions.draw(drawn, thetas, P=P, seed=3, step=0),
