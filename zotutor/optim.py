@@ -14,7 +14,12 @@ from torch.optim import Optimizer
 from .checks import check_integer, check_real
 from .closure import Loss, check_callable, identity
 from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum, weighted_sums
-from .estimators import Projection, project, project_batched, resolve_eps
+from .estimators import (
+    Projection,
+    projected_gradients_at,
+    projected_gradients_batched,
+    resolve_eps,
+)
 from .parameters import Parameters, at_least_float32, resolve
 from .rounding import round_stochastically
 from .streams import Stream
@@ -244,7 +249,7 @@ class ZOSGD(Optimizer):
     def _measure(self, params: Parameters, closure: Loss, only: range | None) -> Projection:
         check_callable(closure)
         who = identity(closure)
-        found = project(
+        found = projected_gradients_at(
             closure,
             params,
             self._part(params, only),
@@ -273,7 +278,7 @@ class ZOSGD(Optimizer):
         who = ("batched", identity(closure))
         drawn = self._part(params, only)
         checked = who in self._checked
-        found = project_batched(closure, params, drawn, eps=self.eps, checked=checked)
+        found = projected_gradients_batched(closure, params, drawn, eps=self.eps, checked=checked)
         self._remember(who)
         return found
 
