@@ -757,7 +757,7 @@ def test_a_loss_that_is_not_finite_is_refused(method: Method, value: float) -> N
     for losses in ([value] * 9, [0.5, value, 0.5], [0.5, 0.5, 0.5, value]):
         remaining = iter(losses)
 
-        def closure(remaining: Any = told) -> Tensor:
+        def closure(remaining: Any = remaining) -> Tensor:
             return theta.sum() * 0 + next(remaining)
 
         with pytest.raises(zo.NonFiniteLossError, match=r"closure: the loss is -?(nan|inf)"):
