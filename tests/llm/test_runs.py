@@ -360,7 +360,7 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(
         patch.setattr(Folder, "taken", fill)
         with pytest.raises(RunStoppedError, match=r"No space left|were written"):
             run(output=disk / "run", steps=60)
-    with pytest.raises(RunStoppedError, match=r"bytes left, and .* are needed; make room"):
+    with pytest.raises(RunStoppedError, match=r"bytes left, and .* are needed; free space"):
         run(output=disk / "new", steps=60)
     other.unlink()
     (disk / "run" / "plot.png").unlink(missing_ok=True)

@@ -316,7 +316,7 @@ class Ledger:
         except OSError:
             pass  # an incomplete record is ignored when the ledger is read
         return RunStoppedError(
-            f"{self.path}: could not be written ({error}); make room or give it back, and run the "
+            f"{self.path}: could not be written ({error}); free space or restore it, and run the "
             f"same again: it resumes after step {self.steps}"
         )
 
