@@ -26,12 +26,12 @@ class _Everything:
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """No closure is checked: for tests whose losses are made up, one after the other."""
-    project = estimators.project
+    measure = estimators.projected_gradients_at
 
     def without_check(*args: Any, **options: Any) -> estimators.Projection:
-        return project(*args, **{"checked": True} | options)
+        return measure(*args, **{"checked": True} | options)
 
-    monkeypatch.setattr(estimators, "project", without_check)
+    monkeypatch.setattr(estimators, "projected_gradients_at", without_check)
     monkeypatch.setattr(zo.ZOSGD, "_checked", _Everything())
 
 

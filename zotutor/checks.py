@@ -1,6 +1,6 @@
-"""Checks of what the user gave, made before any work.
+"""Checks of arguments, made before any work.
 
-Every message says what was given, what was expected, and what to do.
+Every message names what was given, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def check_comparable(model: nn.Module) -> None:
 
     Dropout in training mode draws a new mask at each call; batch norm, instance norm with running
     statistics and spectral norm in training mode write buffers at each call: function values could
-    then not be compared. Batch norm without running statistics makes one row's logits depend on
-    the other rows, in any mode.
+    then not be compared. Batch norm without running statistics makes the logits of one input depend
+    on the others in its batch, in any mode.
     """
     for name, module in model.named_modules():
         kind = type(module).__name__.removeprefix("_")
@@ -199,7 +199,7 @@ def check_tensor(name: str, value: Tensor) -> Tensor:
 
 
 def check_batch(name: str, x: Tensor) -> Tensor:
-    """``x`` as a tensor with a batch dimension and at least one row."""
+    """``x`` as a tensor with a batch dimension, of at least one input."""
     if not isinstance(x, Tensor):
         raise TypeError(
             f"{name}: given a {type(x).__name__}, expected a tensor of shape (N, ...); "
@@ -216,7 +216,7 @@ def check_batch(name: str, x: Tensor) -> Tensor:
 def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None) -> Tensor:
     """``y`` as int64 labels of shape (count,), each in [0, classes).
 
-    Without ``classes``, all that can be said before the model was called once.
+    Without ``classes``, which is not known before the model's first call, only the lower limit.
     """
     integers = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.is_meta)
     if not integers or y.dtype == torch.bool:
@@ -283,7 +283,8 @@ def check_finite(name: str, value: Tensor) -> Tensor:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all numbers are; a sum first, which takes no memory and is NaN if any of them is."""
+    """Whether all entries are finite."""
+    # a sum takes no memory, and is NaN or infinite if any entry is; it may also overflow by itself
     return bool(value.detach().sum().isfinite()) or bool(value.isfinite().all())
 
 

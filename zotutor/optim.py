@@ -14,7 +14,12 @@ from torch.optim import Optimizer
 from .checks import check_integer, check_real
 from .closure import Loss, check_callable, identity
 from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum, weighted_sums
-from .estimators import Projection, project, project_batched, resolve_eps
+from .estimators import (
+    Projection,
+    projected_gradients_at,
+    projected_gradients_batched,
+    resolve_eps,
+)
 from .parameters import Parameters, at_least_float32, resolve
 from .rounding import round_stochastically
 from .streams import Stream
@@ -171,7 +176,7 @@ class ZOSGD(Optimizer):
                 f"{f', nor are {len(missing) - 1} others' if missing[1:] else ''}; add it to one, "
                 "or freeze it with .requires_grad_(False)"
             )
-        return Parameters(whole.names, whole.tensors)
+        return Parameters(whole.names, whole.tensors)  # in the model's order
 
     @torch.no_grad()
     def step(self, closure: Loss) -> Tensor:  # type: ignore[override]
@@ -184,7 +189,7 @@ class ZOSGD(Optimizer):
             The mean of the 2 P losses, 0-d, float64 on the CPU: L(theta) up to O(eps^2).
         """
         params = self._resolved()
-        found = self._measure(params, closure, None)
+        found = self._measure(params, closure, None)  # raises before theta changes
         self._update(params, found.coefficients)
         return torch.tensor(found.loss, dtype=torch.float64)
 
@@ -244,7 +249,7 @@ class ZOSGD(Optimizer):
     def _measure(self, params: Parameters, closure: Loss, only: range | None) -> Projection:
         check_callable(closure)
         who = identity(closure)
-        found = project(
+        found = projected_gradients_at(
             closure,
             params,
             self._part(params, only),
@@ -273,7 +278,7 @@ class ZOSGD(Optimizer):
         who = ("batched", identity(closure))
         drawn = self._part(params, only)
         checked = who in self._checked
-        found = project_batched(closure, params, drawn, eps=self.eps, checked=checked)
+        found = projected_gradients_batched(closure, params, drawn, eps=self.eps, checked=checked)
         self._remember(who)
         return found
 
@@ -379,7 +384,7 @@ class ZOSGD(Optimizer):
         """
         exact = at_least_float32(theta.dtype)
         lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
-        if decay:
+        if decay:  # part of the estimate, as in SGD, and so of the momentum
             update.add_(part.to(exact), alpha=decay if momentum else -lr * decay)
         if momentum:
             state = self.state[theta]
@@ -419,7 +424,7 @@ class ZOSGD(Optimizer):
             TypeError, ValueError: if seed or directions differ, or the state is not one that a
                 ZOSGD over parameters of these shapes can be in. Nothing is changed in that case.
         """
-        zo = self._checked_state(state_dict)
+        zo = self._checked_state(state_dict)  # everything, before anything changes
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
         thetas = [theta for group in self.param_groups for theta in group["params"]]
         for number, saved in state_dict["state"].items():

@@ -1,7 +1,7 @@
-"""What suits a model, found on the model itself before any work.
+"""How to score a model, found out on the model itself before any work.
 
-As what it is scored, and how prompts of different lengths share a batch so that padding changes no
-row.
+As a causal model or a classifier, and with which padding prompts of different lengths can share a
+batch without changing each other's logits.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CAUSAL = (
     Layout("left", positions=True, last=True),
     Layout("left", last=True),
     Layout("left"),
-    # no token of a causal model sees those after it, so that what pads it there changes nothing
+    # tokens of a causal model do not attend to later ones, so padding on the right is harmless
     Layout("right", last=True),
     Layout("right"),
     Layout("none"),
 )
-"""From the cheapest to the one that only a model whose rows depend on each other can fail."""
+"""From the cheapest to the one without padding, which fails only if prompts affect each other."""
 _CLASSIFIER = (Layout("right"), Layout("left"), Layout("none"))
 
 
@@ -87,12 +87,12 @@ def prepare(
     length: int | None = None,
     kind: Kind | None = None,
 ) -> Prepared:
-    """Rows of logits over the labels of a task, checked on the model itself and some prompts.
+    """A model's logits over the labels of a task, checked on the model itself and a few prompts.
 
     A model that returns logits for every token is a causal language model, scored by the label
-    words after the prompt; one that returns a row for each prompt is a classifier. Then the
-    shortest prompt and the longest are given to the model, each alone and both in one batch: the
-    first layout of a batch in which the rows are the same is taken.
+    words after the prompt; one that returns a vector for each prompt is a classifier. Then the
+    shortest prompt and the longest are given to the model, each alone and both in one batch; the
+    first layout in which both ways give the same logits is chosen.
 
     Args:
         model: a causal language model or sequence classifier.
@@ -100,12 +100,12 @@ def prepare(
         words: label words, in the order of the labels.
         texts: the prompts that will be scored.
         length: truncate prompts to this many tokens.
-        kind: "causal" or "classifier" to overrule what the model's output says.
+        kind: "causal" or "classifier"; by default inferred from the model's output.
 
     Raises:
         ValueError: if the model cannot be called on prompts; if a label word is not one token after
-            them; if the model has another number of classes than the task has labels; if a row
-            depends on the others in its batch however it is laid out.
+            them; if the model has another number of classes than the task has labels; if in every
+            layout the logits of a prompt depend on the others in its batch.
     """
     if not texts:
         raise ValueError("examples: given none, expected at least one")
@@ -145,7 +145,7 @@ def prepare(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients meanwhile; each module goes back to its own mode."""
+    """A context in evaluation mode without gradients; restores each module's mode afterwards."""
     training = [module for module in model.modules() if module.training]
     try:
         with torch.no_grad():
@@ -160,7 +160,7 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
     """All logits that the model returns for one prompt alone, called as its library would call it.
 
     Raises:
-        ValueError: if it is not such a model; if its logits are not finite.
+        ValueError: for a model that cannot be called so, or whose logits are not finite.
     """
     rows = Rows(model, layout=Layout("none"))
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
@@ -193,14 +193,14 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
 
 
 def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
-    """The first layout in which two prompts have the rows that each has alone."""
+    """The first layout in which each of two prompts has the logits that it has alone."""
     short, long = ids
     alone = [_called(model, row) for row in ids]  # each (1, T, V) or (1, V)
     expected = torch.cat([z[:, -1] if z.dim() == 3 else z for z in alone]).double()  # (2, V)
     # models in float64 compute positions and softmax in float32
     eps = max(torch.finfo(coarsest(model, alone[0].dtype)).eps, torch.finfo(torch.float32).eps)
     tolerance = math.sqrt(eps)
-    # a third prompt shows whether rows of one length depend on each other
+    # a third prompt, as long as the short one: do prompts of one length affect each other?
     other = [short[0], *reversed(short[1:-1]), *short[1:][-1:]]
     batch = padded([short, other, long], left=True).to(alone[0].device)
     errors, reason = [], ""
@@ -225,7 +225,7 @@ def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
 
 
 def _tried(model: nn.Module, batch: Tensor, layout: Layout) -> Tensor | str:
-    """The rows of a batch in one layout, or why the model does not take it."""
+    """The logits of a batch in one layout, or the reason why the model does not take it."""
     rows = Rows(model, layout=layout)
     if not rows.takes(layout):
         return "it takes no such arguments"
@@ -242,10 +242,10 @@ def _tried(model: nn.Module, batch: Tensor, layout: Layout) -> Tensor | str:
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of two rows of logits, relative to the spread of the row.
+    """The largest difference of found and expected logits (N, V), relative to their spread over V.
 
-    Both as root mean squares over V, and the spread around the row's mean, which softmax does not
-    see. Where the spread is below rounding, the size of the logits takes its place.
+    Both are root mean squares over V. The spread is taken around the mean, to which softmax is
+    invariant; where it is below rounding, the size of the logits takes its place.
     """
     if found.shape != expected.shape:
         return math.inf
@@ -258,7 +258,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def coarsest(model: nn.Module, logits: torch.dtype) -> torch.dtype:
-    """The coarsest dtype that the logits go through; frozen weights and autocast count.
+    """The coarsest dtype used in computing the logits, including frozen weights and autocast.
 
     Args:
         model: whose parameters and buffers count, trainable or not.
@@ -288,10 +288,10 @@ def _check_ids(model: nn.Module, most: int) -> None:
 
 
 def width(model: nn.Module) -> int | None:
-    """The number of tokens that a model reads at most; None if it says of no limit.
+    """The maximum number of tokens that a model reads; None if its configuration has no limit.
 
     Learned positions that begin after a padding index leave fewer than the configuration says:
-    RoBERTa reads 512 of 514. The virtual tokens of an adapter take some as well.
+    RoBERTa reads 512 of 514. An adapter's virtual tokens count as well.
     """
     inner = unwrapped(model)
     most = getattr(getattr(inner, "config", None), "max_position_embeddings", None)
