@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,10 +26,22 @@ class _Everything:
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """No closure is checked: for tests whose losses are made up, one after the other."""
-    project = estimators.project
+    measure = estimators.projected_gradients_at
 
     def without_check(*args: Any, **options: Any) -> estimators.Projection:
-        return project(*args, **{"checked": True} | options)
+        return measure(*args, **{"checked": True} | options)
 
-    monkeypatch.setattr(estimators, "project", without_check)
+    monkeypatch.setattr(estimators, "projected_gradients_at", without_check)
     monkeypatch.setattr(zo.ZOSGD, "_checked", _Everything())
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C reaches the tests and what they start, whoever started them.
+
+    A process that ignores SIGINT (`nohup make test`, some CI runners) hands that on to its
+    children. A handler that is set here is not handed on: children begin with the default one.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

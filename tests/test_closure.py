@@ -493,6 +493,18 @@ def test_another_model_behind_the_same_line_is_another_closure() -> None:
     assert isinstance(hash(identity(print)), int)
 
 
+def test_a_closure_that_refers_to_itself_has_an_identity() -> None:
+    def made(model: nn.Module) -> Callable[..., Tensor]:
+        def loss(halvings: int = 2) -> Tensor:
+            return loss(halvings - 1) / 2 if halvings else model(X).sum()
+
+        return loss
+
+    one, other = nn.Linear(4, 2), nn.Linear(4, 2)
+    assert identity(made(one)) == identity(made(one))
+    assert identity(made(one)) != identity(made(other))
+
+
 # ---- the value -----------------------------------------------------------------------------------
 
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import zotutor as zo
-from zotutor.directions import CHUNK, Direction, Directions, weighted_sum
+from zotutor import directions
+from zotutor.directions import CHUNK, Direction, Directions, draw, from_name, name_of, weighted_sum
 from zotutor.streams import Stream
 
 IID: list[Directions] = [zo.Rademacher(), zo.Gaussian(), zo.Sparse(0.25)]
@@ -256,6 +257,48 @@ def test_weighted_sum_is_the_sum_of_directions() -> None:
     assert weighted_sum(drawn, weights, 1, 5, 60, torch.bfloat16).dtype == torch.float32
 
 
+@families
+@pytest.mark.parametrize("chunk", [2, CHUNK], ids=["large", "small"])
+@pytest.mark.parametrize(
+    "given",
+    [[torch.float32] * 3, [torch.bfloat16, torch.float64, torch.float32]],
+    ids=["one dtype", "several dtypes"],
+)
+def test_the_directions_of_a_step_are_those_made_one_by_one(
+    family: Directions, chunk: int, given: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: they come from the same integers, whether they are held or computed later."""
+    monkeypatch.setattr(directions, "CHUNK", chunk)
+    shapes = [(3, 4), (5,), (2, 3, 2)]
+    tensors = [
+        torch.zeros(shape, dtype=dtype, requires_grad=True)
+        for shape, dtype in zip(shapes, given, strict=True)
+    ]
+    drawn = draw(family, tensors, P=3, seed=4, step=1)
+    assert len(drawn) == 3
+    for p, one in enumerate(drawn):
+        alone = family.at(tensors, seed=4, step=1, p=p)
+        assert one == alone
+        assert repr(one) == repr(alone)
+        assert (one.parts is None) == (chunk == 2)
+        for i, dtype in enumerate(given):
+            assert torch.equal(one.tensor(i, dtype), alone.tensor(i, dtype))
+
+
+@pytest.mark.parametrize(("room", "kept"), [(None, 2), (90, 2), (89, 1)])
+def test_factors_of_a_step_are_kept_unless_they_are_many(
+    room: int | None, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directions, "CHUNK", 2)
+    if room is not None:
+        monkeypatch.setattr(directions, "FACTORS", room)
+    tensors = zeros((3, 4), (5,), (2, 3, 2))  # rank 2 of (3, 4) and (2, 6): 30 numbers, 3 times
+    for one in draw(zo.LowRank(2), tensors, P=3, seed=0, step=0):
+        for i in range(3):
+            one.tensor(i)
+        assert len(one.factor_cache) == kept
+
+
 def test_nothing_is_drawn_from_the_global_generator() -> None:
     before = torch.get_rng_state()
     zo.Gaussian().dense(zeros((10,)), P=2, seed=0, step=0)
@@ -285,6 +328,37 @@ def test_families_that_differ_are_not_equal() -> None:
 def test_a_direction_holds_no_numbers() -> None:
     direction = zo.Gaussian().at(zeros((1000, 1000)), seed=0, step=0)
     assert len(pickle.dumps(direction)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "family"),
+    [
+        ("rademacher", zo.Rademacher()),
+        ("gaussian", zo.Gaussian()),
+        ("sphere", zo.Sphere()),
+        ("sparse:0.123", zo.Sparse(0.123)),
+        ("lowrank:4", zo.LowRank(4)),
+    ],
+)
+def test_a_family_is_found_by_its_name(text: str, family: Directions) -> None:
+    assert name_of(family) == text
+    assert from_name(text) == family
+
+
+@pytest.mark.parametrize(
+    "text", ["cauchy", "sparse", "sparse:x", "sparse:2", "lowrank:0", "sphere:3", ""]
+)
+def test_another_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"directions: given '{text}'"):
+        from_name(text)
+
+
+def test_a_family_of_ones_own_has_no_name() -> None:
+    class Own(zo.Gaussian):
+        pass
+
+    with pytest.raises(TypeError, match=r"a family of zotutor\.directions"):
+        name_of(Own())
 
 
 # ---- statistics of the words --------------------------------------------------------------------

@@ -80,13 +80,13 @@ def test_chunk_size_limits_how_many_inputs_are_seen_at_once(
 ) -> None:
     model, x = CASES["mlp"](7)
     seen: list[int] = []
-    fill_rows = jacobians._fill_rows
+    fill_block = jacobians._fill_block
 
     def spy(J: Tensor, params: Parameters, part: Tensor) -> None:
         seen.append(len(part))
-        fill_rows(J, params, part)
+        fill_block(J, params, part)
 
-    monkeypatch.setattr(jacobians, "_fill_rows", spy)
+    monkeypatch.setattr(jacobians, "_fill_block", spy)
     zo.jacobian(model, x, chunk_size=3)
     assert seen == [3, 3, 1]
     seen.clear()

@@ -214,7 +214,7 @@ def test_the_fastest_way_is_taken(
 ) -> None:
     made, taken = Made(kind, torch.float32), []
     rows_of_one, forward, twice = (
-        jacobians._rows_of_one,
+        jacobians._row_by_row,
         jacobians._forward_mode,
         jacobians._twice_backward,
     )
@@ -235,7 +235,7 @@ def test_the_fastest_way_is_taken(
 
     monkeypatch.setattr(jacobians, "_forward_mode", first)
     monkeypatch.setattr(jacobians, "_twice_backward", second)
-    monkeypatch.setattr(jacobians, "_rows_of_one", third)
+    monkeypatch.setattr(jacobians, "_row_by_row", third)
     zo.jvp(made.model, made.x, normal(made.d, seed=3))
     assert set(taken) == {expected}
 

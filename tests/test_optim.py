@@ -659,6 +659,34 @@ def test_a_loaded_state_is_independent_of_where_it_came_from() -> None:
     other.step(other_closure)
 
 
+@pytest.mark.parametrize(
+    ("given", "here", "expected"),
+    [
+        (torch.float32, torch.float64, torch.float64),
+        (torch.float64, torch.float32, torch.float32),
+        (torch.float32, torch.bfloat16, torch.float32),
+        (torch.bfloat16, torch.float32, torch.float32),
+    ],
+)
+def test_a_loaded_momentum_has_the_dtype_in_which_it_is_updated(
+    given: torch.dtype, here: torch.dtype, expected: torch.dtype
+) -> None:
+    state = copy.deepcopy(run(torch.float32, 0.9, 2)[2].state_dict())
+    for saved in state["state"].values():  # as after a checkpoint in another precision
+        saved["momentum_buffer"] = saved["momentum_buffer"].to(given)
+    model, closure = problem(here)
+    other = zo.ZOSGD(
+        model.parameters(), 0.05, directions=zo.Gaussian(), momentum=0.9, seed=2**63 + 1
+    )
+    other.load_state_dict(state)
+    for number, theta in enumerate(model.parameters()):
+        buffer = other.state[theta]["momentum_buffer"]
+        assert buffer.dtype == expected
+        # no bit of what was saved is lost on the way, though the parameter may be coarser
+        assert torch.equal(buffer, state["state"][number]["momentum_buffer"].to(expected))
+    other.step(closure)
+
+
 @pytest.mark.parametrize("carry", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_copies_and_pickles_go_on_the_same(carry: Callable[[Any], Any]) -> None:
     model, closure, optimizer = run(torch.float64, 0.9, 3)
@@ -1097,7 +1125,7 @@ def test_runs_with_another_seed_go_elsewhere() -> None:
         ({"directions": "gaussian"}, TypeError, ["directions", "'gaussian'", "Gaussian()"]),
         ({"directions": zo.Gaussian}, TypeError, ["directions", "class Gaussian", "construct"]),
         ({"params": nn.Linear(2, 2)}, TypeError, ["params", "Linear", "model.parameters()"]),
-        ({"params": []}, ValueError, ["empty parameter list"]),
+        ({"params": []}, ValueError, ["params", "no trainable parameter"]),
         ({"params": [torch.zeros(2)]}, ValueError, ["params", "no trainable", "requires_grad"]),
         ({"params": [torch.zeros(2, dtype=torch.int64)]}, ValueError, ["no trainable"]),
         (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zotutor as zo
+from zotutor.parameters import resolve
 from zotutor.probe import NonFiniteLossError
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -71,9 +72,9 @@ def test_in_lower_precision_they_are_equal_to_rounding(
         lambda: losses(model, ids)[0], model, directions=drawn, P=P, eps=eps, seed=3
     )
     thetas = list(model.parameters())
-    found = zo.estimators.project_batched(
+    found = zo.estimators.projected_gradients_batched(
         lambda copies: losses(model, ids, copies),
-        model,
+        resolve(model),
         zo.directions.draw(drawn, thetas, P=P, seed=3, step=0),
         eps=eps,
     )
@@ -126,6 +127,20 @@ def test_vectors_beside_activations_in_every_order() -> None:
     optimizer(many, 3).step_batched(lambda copies: loss(many, copies))
     expected = moved(one, start)
     assert (moved(many, start) - expected).norm() < 1e-7 * expected.norm()
+
+
+@pytest.mark.parametrize("options", [(), (0.5,)], ids=["default eps", "eps of 0.5"])
+def test_layer_norms_have_the_eps_of_torch(options: tuple[float, ...]) -> None:
+    """On activations that are small against eps, so that another one is another loss."""
+    one = With(lambda x, t: F.layer_norm(x, (4,), t, None, *options), 4).double()
+    many, start, x = copy.deepcopy(one), copy.deepcopy(one), 1e-3 * X.double()
+    first = optimizer(one, 2).step(lambda: one(x).square().mean())
+    second = optimizer(many, 2).step_batched(
+        lambda copies: many(x.repeat(copies, 1)).square().view(copies, -1).mean(1)
+    )
+    torch.testing.assert_close(first, second, rtol=1e-9, atol=0)
+    expected = moved(one, start)
+    assert (moved(many, start) - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_numbers_of_one_token_an_input() -> None:

@@ -1,7 +1,7 @@
 """Zeroth-order optimization, seen through the empirical neural tangent kernel.
 
-The package behind the book *Zeroth-Order Optimization: A Kernel Perspective*. Import order is
-reading order: `READING_ORDER` in tests/test_imports.py lists all modules, and holds them to it.
+The package of the book *Zeroth-Order Optimization: A Kernel Perspective*. Import order is reading
+order: a module imports only those before it in `READING_ORDER` of tests/test_imports.py.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Batches and directions together: one law for the noise of a zeroth-order step on a fresh batch.
 
-A step on a batch is noisy twice: the batch's gradient is not the full gradient, and P directions
-see the batch's gradient, not its difference from the full one, so that they amplify its noise as
-they amplify the gradient. Which lengths count is the choice of a matrix B, whose rows are what one
-looks at: the parameters, log-probabilities, or the root of the Hessian.
+A step on a batch has two sources of noise. The batch's gradient differs from the full gradient;
+and the P directions act on all of the batch's gradient, so that they amplify its noise as much as
+its mean. A matrix B selects the quantities whose noise is computed, one per row: the identity for
+the parameters, A J_o for log-probabilities, a root of the Hessian for the loss. (thm-batches;
+thm-batch-noise is the case B = I.)
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from .laws import Shapes, pair_terms
 
 
 class NoiseTerms(NamedTuple):
-    """What E |B (g_hat - g)|^2 is made of, see :func:`noise_terms`.
+    """The terms of E |B (g_hat - g)|^2, see :func:`noise_terms`.
 
-    ``signal`` = |B g|^2; ``directions``, the variance of one direction on the full gradient;
-    ``amplified``, what one direction makes of the noise of one example; ``batch`` = tr(B S B^T),
-    the noise of one example itself.
+    ``signal`` = |B g|^2; ``directions`` = W(g), the variance from one direction applied to the full
+    gradient; ``amplified`` = E W(g_n - g), that from one direction applied to the noise of one
+    example; ``batch`` = tr(B S B^T), the noise of one example itself.
     """
 
     signal: float
@@ -44,7 +45,7 @@ class NoiseTerms(NamedTuple):
         return (self.directions + amplified) / P
 
     def from_batch(self, *, batch_size: int | None = None) -> float:
-        """E |B (g_batch - g)|^2 = batch / batch_size: what SGD has as well, and P cannot change."""
+        """E |B (g_batch - g)|^2 = batch / batch_size. SGD has it too; it does not depend on P."""
         return 0.0 if batch_size is None else self.batch / _checked(batch_size)
 
     def deviation(self, *, steps: int, P: int, batch_size: int | None = None) -> float:
@@ -70,7 +71,7 @@ class NoiseTerms(NamedTuple):
         """The P of least deviation for a given cost, where a step costs ``overhead`` + P.
 
         sqrt(overhead (batch_size directions + amplified) / batch), as a real number: round it, and
-        take at least 1. With no overhead it is 0, which says that P = 1 is best.
+        take at least 1. Without overhead it is 0: P = 1 is best.
 
         Args:
             batch_size: examples in a batch, at least 1.
@@ -82,7 +83,9 @@ class NoiseTerms(NamedTuple):
             ValueError: for examples that do not differ, where more directions are always better.
         """
         overhead = check_real("overhead", overhead, low=0.0)
-        if self.batch <= 1e-24 * self.directions:  # rounding
+        # T ~ from_directions(P=1) / P + from_batch at a given deviation; this P minimizes the cost
+        # T (overhead + P)
+        if self.batch <= 1e-24 * self.directions:  # 0 up to rounding
             raise ValueError(
                 "best_perturbations: the gradients of all examples look the same through B, so "
                 "that there is no noise of batches; any overhead is best shared by many directions"
@@ -109,12 +112,13 @@ def noise_terms(
 
         E |B (g_hat - g)|^2 = [W(g) + E W(g_n - g) / batch_size] / P + tr(B S B^T) / batch_size.
 
-    B = I: the estimate as a vector, ((d + kappa - 2)/P) (|g|^2 + sigma^2/batch_size) +
-    sigma^2/batch_size with sigma^2 = tr(S). B = A J_o: what a step does to log-probabilities.
-    B = a root of the Hessian: the curvature that a step meets, less that of g.
+    With B = I it is the error of the estimate as a vector, ((d + kappa - 2)/P) (|g|^2 +
+    sigma^2/batch_size) + sigma^2/batch_size with sigma^2 = tr(S). With B = A J_o it is the error of
+    a step's change of log-probabilities, and with B a root of the Hessian the curvature along a
+    step, less that along g.
 
     Args:
-        B: rows of what is looked at, (m, d).
+        B: derivatives of the observed quantities, a row for each, (m, d).
         gradients: the gradient of each example's loss, (n, d); all examples, each once.
         directions: family of u; Rademacher by default.
         shapes: shapes of the trainable parameters; for LowRank only.

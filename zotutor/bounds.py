@@ -1,6 +1,7 @@
-"""Johnson-Lindenstrauss: how far K_U can be from K, with stated probability, whatever the model.
+"""Johnson-Lindenstrauss: how far K_U can be from K, with a stated probability, for any model.
 
-A bound names no property of the model but V. For what the error is, see :mod:`zotutor.laws`.
+The bounds hold for every model, and depend on it through V and the norms of its Jacobians only.
+For the error itself, see :mod:`zotutor.laws`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def _check_probability(name: str, value: float) -> float:
 
 def _union_factor(directions: Directions) -> float:
     """The k in P(one inner product fails) <= 2 k exp(-P rate(epsilon))."""
+    # k = 1: thm-jl-pair. k = 2: thm-jl-signs, by polarization, so two norms for each inner product
     if isinstance(directions, Gaussian):
         return 1.0
     if isinstance(directions, (Rademacher, Sphere)):
@@ -35,13 +37,15 @@ def _union_factor(directions: Directions) -> float:
 
 
 def jl_rate(epsilon: float) -> float:
-    """The exponent of the tail, [epsilon - ln(1 + epsilon)] / 2: about epsilon^2 / 4.
+    """The exponent of the tail, [epsilon - ln(1 + epsilon)] / 2, about epsilon^2 / 4.
+
+    The book writes psi(gamma), since epsilon is the finite-difference step there.
 
     Args:
         epsilon: relative error, above -1.
 
     Raises:
-        TypeError, ValueError: for something else than a number above -1.
+        TypeError, ValueError: for anything but a number above -1.
 
     Example:
         >>> round(jl_rate(0.1) / 0.1**2, 3)
@@ -57,7 +61,7 @@ def jl_rate(epsilon: float) -> float:
 def jl_min_perturbations(
     n: int, epsilon: float, *, delta: float, directions: Directions | None = None
 ) -> int:
-    """How many perturbations keep all inner products of n vectors, by Johnson and Lindenstrauss.
+    """How many perturbations preserve all inner products of n vectors (Johnson, Lindenstrauss).
 
     With
 
@@ -66,11 +70,11 @@ def jl_min_perturbations(
 
     with probability at least 1 - delta |(U^T a) . (U^T b) - a . b| <= epsilon |a| |b| for every
     pair a, b of the n vectors. k = 1 for Gaussian (the paper's form); k = 2 for Rademacher and
-    Sphere, whose proof goes through the norms of a + b and a - b. The
-    number of parameters d does not appear.
+    Sphere, whose proof bounds the norms of a + b and a - b. The number of parameters d does not
+    appear.
 
     scikit-learn's ``johnson_lindenstrauss_min_dim`` answers another question: how many are enough
-    for squared distances to be kept with a probability that the proof puts at 1/n at least.
+    to preserve squared distances with a probability of at least 1/n, by its proof.
 
     Args:
         n: number of vectors, at least 2; 2 V for the rows of one kernel block.
@@ -113,11 +117,11 @@ def jl_epsilon(P: int, n: int, *, delta: float, directions: Directions | None = 
         directions: Gaussian, Rademacher or Sphere; Rademacher by default.
 
     Returns:
-        epsilon, such that all inner products of n vectors are kept to epsilon |a| |b| with
-        probability at least 1 - delta. It can be above 1: true, and of little use.
+        epsilon, such that all inner products of n vectors are preserved to epsilon |a| |b| with
+        probability at least 1 - delta. Above 1 it still holds, but says little.
 
     Raises:
-        TypeError, ValueError: as there.
+        TypeError, ValueError: as :func:`jl_min_perturbations`.
 
     Example:
         >>> round(jl_epsilon(4519, 20, delta=0.01, directions=Gaussian()), 4)
@@ -128,7 +132,7 @@ def jl_epsilon(P: int, n: int, *, delta: float, directions: Directions | None = 
     delta = _check_probability("delta", delta)
     factor = _union_factor(check_family(directions))
     needed = (2 * math.log(n) + math.log(factor) - math.log(delta)) / P
-    low, high = 0.0, 1.0
+    low, high = 0.0, 1.0  # bisection: epsilon - ln(1 + epsilon) has no elementary inverse
     while jl_rate(high) < needed:
         high *= 2
     for _ in range(100):
@@ -144,9 +148,10 @@ def kernel_error_bound(
 
         norm(K_U - K)_F^2 <= epsilon_JL^2 (V/2) [norm(J_o)_F^2 + norm(J_u)_F^2]^2,
 
-    with epsilon_JL = :func:`jl_epsilon` of Gaussian directions for the n = 2 V rows: the block has
-    V^2 pairs of rows, about half of all, so that ln(1/delta) is enough for every family. It is
-    a guarantee, and many times larger than the error: see :func:`~zotutor.kernel_error_law`.
+    with epsilon_JL = :func:`jl_epsilon` of Gaussian directions for the n = 2 V rows of J_o and J_u.
+    The block involves V^2 pairs of rows, about half of all pairs, so that the Gaussian ln(1/delta)
+    is enough for every family. As a guarantee it is many times larger than the actual error: see
+    :func:`~zotutor.kernel_error_law`. Proved as thm-kernel-bound in the chapter on kernel fidelity.
 
     Args:
         J_o: Jacobian (V, d) of the observed input.

@@ -31,7 +31,7 @@ def resolve_model(model: nn.Module) -> Parameters:
 
 
 def model_of(params: Parameters) -> nn.Module:
-    """The model that ``params`` are the parameters of."""
+    """The model of ``params``, which were resolved from one."""
     assert params.model is not None, "resolved from a model"
     return params.model
 
@@ -45,11 +45,22 @@ def _random_state(x: Tensor) -> Tensor:
     return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
 
 
-def called(call: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """The logits (N, V) of one call, after a check that they are that, and not random."""
-    before = _random_state(x)
+def _versions(model: nn.Module) -> list[int]:
+    """How often each parameter has been written to, as autograd counts it."""
+    return [p._version for p in model.parameters() if not p.is_inference()]
+
+
+def called(model: nn.Module, x: Tensor, *, call: Callable[[Tensor], Any] | None = None) -> Tensor:
+    """The logits (N, V) of one call, after checking their shape and that the call is repeatable.
+
+    Args:
+        model: the model.
+        x: inputs (N, ...).
+        call: how to call it; ``model`` itself by default.
+    """
+    before, versions = _random_state(x), _versions(model)
     try:
-        output = call(x)
+        output = model(x) if call is None else call(x)
     except Exception as error:
         error.add_note(f"The model was called with x of shape {tuple(x.shape)} and {x.dtype}.")
         raise
@@ -58,6 +69,11 @@ def called(call: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         raise ValueError(
             "model: it drew random numbers (dropout in training mode, or noise), so that its "
             "logits are no function of the parameters; call model.eval() first"
+        )
+    if _versions(model) != versions:
+        raise ValueError(
+            "model: it writes to its own parameters when it is called, so that two calls cannot be "
+            "compared; move the write out of forward, or freeze what it does in model.eval()"
         )
     logits = as_logits(output)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
@@ -77,8 +93,8 @@ def called(call: Callable[[Tensor], Any], x: Tensor) -> Tensor:
 def _everywhere(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
     """``params`` under every name by which a module of the model holds them.
 
-    A tied parameter gets all its names, but a module that is used in several places only its first
-    path: given two paths to one module, `functional_call` leaves the substitute in it for good.
+    A tied parameter gets all its names, but a module used in several places only its first path:
+    given two paths to one module, `functional_call` never removes the substitute from it.
     """
     first: dict[int, str] = {}
     found = {}
@@ -97,7 +113,9 @@ def logits_of(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
             random numbers.
     """
     substitutes = _everywhere(model, params)
-    return called(lambda x: functional_call(model, substitutes, (x,), tie_weights=False), x)
+    return called(
+        model, x, call=lambda x: functional_call(model, substitutes, (x,), tie_weights=False)
+    )
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -108,12 +126,12 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention from plain operations: fused kernels have no batching rule, nor forward mode."""
+    """A context in which attention uses plain operations, which forward mode and vmap support."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-            # slow batching is not the caller's concern, nor is what forward mode imports
+            # the caller can do nothing about slow batching, nor about what forward mode imports
             warnings.filterwarnings("ignore", message="There is a performance drop")
             warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
             yield
@@ -123,9 +141,10 @@ def plain_attention() -> Iterator[None]:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[None]:
-    """Operations record a graph, whatever the caller's mode is.
+    """A context in which operations record a graph, whatever the caller's mode.
 
-    cuDNN's recurrent layers have a backward pass in training mode only, so that others are used.
+    cuDNN is off for models with recurrent layers: its own have a backward pass in training mode
+    only.
     """
     cudnn = torch.backends.cudnn
     recurrent = cudnn.enabled and any(isinstance(m, nn.RNNBase) for m in model.modules())
@@ -150,7 +169,7 @@ def refuse_nonfinite(
 ) -> Tensor:
     """``result`` itself, or a ValueError that says where its NaN or infinity comes from.
 
-    Looks at what was given, by name, then at the parameters, then at the logits.
+    Examines the arguments, by name, then the parameters, then the logits.
     """
     if is_finite(result):
         return result

@@ -1,6 +1,6 @@
-"""Checks of what the user gave, made before any work.
+"""Checks of arguments, made before any work.
 
-Every message says what was given, what was expected, and what to do.
+Every message names what was given, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def _described(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_integer(name: str, value: int, *, low: int, high: int | None = None) -> int:
+def check_integer(name: str, value: int, *, low: int, high: int = 1 << 63) -> int:
     """``value`` as an int in [low, high), or a TypeError or ValueError that names it.
+
+    What torch counts with has 64 bits, one of them for the sign: the default of ``high``.
 
     NumPy's integers and 0-d tensors and arrays of integers are integers; booleans of any kind and
     3.0 are not.
@@ -67,8 +69,8 @@ def check_integer(name: str, value: int, *, low: int, high: int | None = None) -
         raise TypeError(
             f"{name}: given {_described(value)} of type {kind}, expected an int"
         ) from None
-    if number < low or (high is not None and number >= high):
-        top = "" if high is None else f" and below {high}"
+    if not low <= number < high:
+        top = "" if number < low and high == 1 << 63 else f" and below {high}"
         raise ValueError(f"{name}: given {number}, expected at least {low}{top}")
     return int(number)
 
@@ -153,8 +155,8 @@ def check_comparable(model: nn.Module) -> None:
 
     Dropout in training mode draws a new mask at each call; batch norm, instance norm with running
     statistics and spectral norm in training mode write buffers at each call: function values could
-    then not be compared. Batch norm without running statistics makes one row's logits depend on
-    the other rows, in any mode.
+    then not be compared. Batch norm without running statistics makes the logits of one input depend
+    on the others in its batch, in any mode.
     """
     for name, module in model.named_modules():
         kind = type(module).__name__.removeprefix("_")
@@ -188,11 +190,16 @@ def check_tensor(name: str, value: Tensor) -> Tensor:
             f"{name}: given a {type(value).__name__}, expected a tensor; convert it with "
             "torch.as_tensor"
         )
+    if value.is_meta or value.layout != torch.strided:
+        raise TypeError(
+            f"{name}: given a tensor of layout {value.layout} on {value.device}, expected a dense "
+            "one that holds numbers; convert it with .to_dense(), or compute it on a real device"
+        )
     return value
 
 
 def check_batch(name: str, x: Tensor) -> Tensor:
-    """``x`` as a tensor with a batch dimension and at least one row."""
+    """``x`` as a tensor with a batch dimension, of at least one input."""
     if not isinstance(x, Tensor):
         raise TypeError(
             f"{name}: given a {type(x).__name__}, expected a tensor of shape (N, ...); "
@@ -209,7 +216,7 @@ def check_batch(name: str, x: Tensor) -> Tensor:
 def check_labels(name: str, y: Tensor, *, count: int, classes: int | None = None) -> Tensor:
     """``y`` as int64 labels of shape (count,), each in [0, classes).
 
-    Without ``classes``, all that can be said before the model was called once.
+    Without ``classes``, which is not known before the model's first call, only the lower limit.
     """
     integers = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.is_meta)
     if not integers or y.dtype == torch.bool:
@@ -276,7 +283,8 @@ def check_finite(name: str, value: Tensor) -> Tensor:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all numbers are; a sum first, which takes no memory and is NaN if any of them is."""
+    """Whether all entries are finite."""
+    # a sum takes no memory, and is NaN or infinite if any entry is; it may also overflow by itself
     return bool(value.detach().sum().isfinite()) or bool(value.isfinite().all())
 
 

@@ -1,4 +1,4 @@
-"""A table of claims, each with the number that decides it; it fails when one is not as stated."""
+"""A table of claims, each with a number and the range in which the claim holds."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zotutor.statistics import mean_with_error
 class Claim(NamedTuple):
     """One sentence, and the number that decides it.
 
-    A claim holds if ``low <= value <= high``. ``stated`` is False for what the text says does *not*
-    hold in general: then the range is what one might have hoped for, and the value lies outside.
+    A claim holds if ``low <= value <= high``. ``stated`` is False for a claim that the text says
+    does *not* hold in general: then the range is where it would hold, and the value lies outside.
 
     Example:
         >>> half = Claim("the mean is 1/2", "probability", "mean of draws", 0.51, 0.48, 0.52)
@@ -54,7 +54,7 @@ class Claim(NamedTuple):
         return f"{low} to {high}"
 
     def verdict(self) -> str:
-        """What to write in the last column."""
+        """The text of the last column."""
         word = "holds" if self.holds else "does not hold"
         if not self.as_stated:
             return f"{word}: NOT AS STATED"
@@ -62,7 +62,7 @@ class Claim(NamedTuple):
 
 
 def _number(value: float) -> str:
-    """Four digits, of which 1.000 is rounded and 1 is exact."""
+    """Four significant digits; without decimals if exact, so that 1.000 is rounded and 1 is not."""
     if not math.isfinite(value) or (value == round(value) and abs(value) < 1e5):
         return f"{value:,g}"
     if 1e-3 <= abs(value) < 1e5:
@@ -71,7 +71,7 @@ def _number(value: float) -> str:
 
 
 def _limit(value: float) -> str:
-    """A limit as it was chosen: without zeros at the end."""
+    """A limit as it was chosen: without trailing zeros."""
     text = _number(value)
     if "e" in text:
         return f"{value:g}"
@@ -171,7 +171,7 @@ class ClaimTable(tuple[Claim, ...]):
         )
 
     def _repr_html_(self) -> str:
-        # the class is what notebooks and book themes know a table by
+        # notebooks and book themes recognize a table by the class "dataframe"
         head = "".join(
             f'<th scope="col" style="{_CELL};width:{width}">{name}</th>' for name, width in _COLUMNS
         )

@@ -152,6 +152,10 @@ Kernel = Annotated[
 
 # ---- replay and info -----------------------------------------------------------------------------
 
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(help="smollm2, snippets.", show_default="both", metavar="[NAME]..."),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, or a ledger.", show_default=False)]
 SaveTo = Annotated[
     Path | None,

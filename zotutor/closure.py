@@ -1,15 +1,15 @@
 """What a loss may be: a finite scalar, the same at each call, a function of its parameters.
 
-A probe (:mod:`zotutor.probe`) hands perturbed parameters to the torch functions that read them, and
-leaves the parameters' memory alone. So a loss must read its parameters through torch functions. One
-that reads their memory by another way (a scripted function, the backward pass of a custom function,
-NumPy) would be computed at theta itself, and the estimate would silently be wrong.
+A probe (:mod:`zotutor.probe`) passes perturbed parameters to the torch functions that read them,
+and leaves the parameters' memory alone. So a loss must read its parameters through torch functions.
+One that reads their memory in another way (in a scripted function, the backward pass of a custom
+function, NumPy) would be evaluated at theta itself, and the estimate would silently be wrong.
 
-:func:`check` finds that out, exactly, on a closure's first call. It evaluates the loss twice within
-the same probe, the second time with all bits of the parameters flipped in memory, while the probe
-flips them back in what it hands out. A loss that depends on its parameters through the probe alone
-is the same to the last bit. Flipping takes no backup, and flipping once more restores every bit.
-The same two evaluations find a loss that is noisy, or writes to its parameters.
+:func:`check` detects such reads on a closure's first call. It evaluates the loss twice within one
+probe, the second time with all bits of the parameters flipped in memory; the probe flips them back
+in the tensors that it passes on. A loss that reads its parameters only through the probe is the
+same to the last bit. Flipping, unlike overwriting, needs no backup: flipping again restores every
+bit. The same two evaluations detect a loss that is noisy, or that writes to its parameters.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def check_callable(loss_fn: Loss) -> Loss:
 
 
 def scalar(loss: Any) -> Tensor:
-    """What a closure returned, as a finite 0-d tensor, float32 at least.
+    """The value that a closure returned, as a finite 0-d tensor, float32 at least.
 
     Raises:
         TypeError: if it is not a real number, or a floating-point tensor of shape ().
@@ -79,7 +79,7 @@ def no_random_numbers() -> Iterator[None]:
     """A context that raises at its end if torch's global random numbers were drawn within it.
 
     Raises:
-        ValueError: as for dropout, so that losses within could not be compared.
+        ValueError: if they were, as by dropout: losses within could not be compared.
     """
     before = _random_states()
     yield
@@ -98,12 +98,13 @@ def _random_states() -> list[Tensor]:
 
 
 def identity(closure: Any) -> Hashable:
-    """Which closure this is, the same for two that one line of code made around the same model.
+    """A key for a closure: equal for two made by the same line of code around the same model.
 
-    A training loop makes a new function for each batch; its code stays, and so do the functions and
-    models it refers to, to which this descends. Batches may differ.
+    A training loop makes a new function for each batch, with the same code and the same functions
+    and models inside it; the key consists of these, and leaves the batch out. A check of the first
+    closure then counts for all of them.
     """
-    return _identity(closure, 4)
+    return _identity(closure, 4)  # a loss calls functions that call functions, rarely deeper
 
 
 def _identity(value: Any, depth: int) -> Hashable:
@@ -123,7 +124,7 @@ def _identity(value: Any, depth: int) -> Hashable:
 
 
 def _unpacked(value: functools.partial[Any]) -> Any:
-    """A function that holds what a partial one does, as its defaults."""
+    """A function whose defaults are the parts of a partial, for :func:`_identity` to look at."""
 
     def same(*held: Any) -> None: ...
 
@@ -152,19 +153,19 @@ def flipped(tensor: Tensor) -> Tensor:
 
 
 def check(loss_at: Callable[[Callable[[Tensor], Tensor]], float], params: Parameters) -> float:
-    """Refuse a loss that cannot be probed: two evaluations, and four passes over theta.
+    """Refuse a loss that cannot be probed; costs two evaluations, and four passes over theta.
 
     Args:
-        loss_at: the loss within a probe that reads the memory of each parameter by the function
-            given, :func:`as_it_is` or :func:`flipped`.
-        params: the parameters; as they were afterwards, to the last bit, whatever happens.
+        loss_at: the loss within a probe that applies the function it is given, :func:`as_it_is` or
+            :func:`flipped`, to each parameter before perturbing it.
+        params: the parameters; restored to the last bit afterwards, whatever happens.
 
     Returns:
         The loss at the probe.
 
     Raises:
-        ValueError: if the loss is another at each call.
-        RuntimeError: if it reads or writes the memory of a parameter past the probe.
+        ValueError: if the loss differs from call to call.
+        RuntimeError: if it reads or writes the memory of a parameter without the probe seeing it.
     """
     before = _fingerprint(params.tensors)
     first = loss_at(as_it_is)
@@ -178,7 +179,7 @@ def check(loss_at: Callable[[Callable[[Tensor], Tensor]], float], params: Parame
     _check_unwritten(params, before)
     if _same(first, second, params):
         return first
-    again = loss_at(as_it_is)
+    again = loss_at(as_it_is)  # distinguishes noise from reads that bypass the probe
     if not _same(first, again, params):
         raise ValueError(
             f"closure: it returned {first} and then {again} at the same parameters, so that probes "
@@ -194,10 +195,10 @@ def check(loss_at: Callable[[Callable[[Tensor], Tensor]], float], params: Parame
 
 
 def _same(one: float, other: float, params: Parameters) -> bool:
-    """Whether two losses are equal, but for what kernels that sum in any order leave.
+    """Whether two losses are equal, up to the rounding of kernels that sum in no fixed order.
 
-    On a CPU they are equal to the last bit. Some GPU kernels add in an order that differs from call
-    to call; 16 spacings is what that leaves of a mean, and below what a probe can resolve.
+    On a CPU they are equal to the last bit. Some GPU kernels add in an order that varies from call
+    to call; the mean then varies by less than 16 spacings, which no probe can resolve anyway.
     """
     spacing = max(torch.finfo(at_least_float32(dtype)).eps for dtype in params.dtypes)
     return abs(one - other) <= 16 * spacing * max(abs(one), abs(other))
@@ -207,12 +208,12 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """The memory of a tensor as integers; writing to them is not recorded by autograd."""
+    """The memory of a tensor as integers; autograd does not record writes to them."""
     return tensor.data.view(_INTEGERS[tensor.element_size()])
 
 
 def _fingerprint(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """For each tensor the sum of its bits as integers: another if one number is another."""
+    """For each tensor the sum of its entries' bits as integers; changing one entry changes it."""
     found = []
     for tensor in tensors:
         bits = _bits(tensor).reshape(-1)
@@ -234,8 +235,8 @@ def _check_unwritten(params: Parameters, before: Sequence[Tensor]) -> None:
 def _flipped_in_memory(tensors: Sequence[Tensor]) -> Iterator[None]:
     """A context in which each bit of the tensors is flipped; restored whatever happens.
 
-    The first number of each tensor says whether it is flipped at the moment, so that restoring can
-    be interrupted and done again.
+    Flipping twice undoes itself, so restoring must know what is flipped when an interrupt comes
+    halfway: the first entry of each tensor tells.
     """
     bits = [_bits(tensor) for tensor in tensors if tensor.numel()]
     first = [_first(one) for one in bits]
@@ -252,7 +253,7 @@ def _flipped_in_memory(tensors: Sequence[Tensor]) -> Iterator[None]:
     finally:
         try:
             restore()
-        finally:  # once more, in case it was interrupted
+        finally:  # again, in case Ctrl-C interrupted the first time
             restore()
 
 

@@ -1,7 +1,8 @@
-"""The T P law where the run is long enough for the gradient to change: a quadratic loss, exactly.
+"""The T P law for runs long enough that the gradient changes: exact for a quadratic loss.
 
-Descent contracts what went before: an error made early is worked off by the steps after it, and an
-error made late is small because the gradient is. The frozen law knows of neither.
+Two effects make the frozen law (thm-tp-law) too large there. Descent contracts errors: one made
+early is reduced by the steps after it. And the gradient shrinks, and with it the errors made late.
+(thm-contraction)
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ def contracted_constant(
 
         C^2 = T sum_t v(B F^(T-1-t), g_t) / |sum_t B g_t|^2,
 
-    where v(B, g) = norm(B)_F^2 |g|^2 + |B g|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) g[k]^2. At a
-    distance of 0 it is the frozen constant. It is the mean square to first order in 1/(T P):
-    the noise that the run's own deviation adds is left out; :func:`quadratic_deviation` has it.
+    where v(B, g) = norm(B)_F^2 |g|^2 + |B g|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) g[k]^2. As the
+    distance goes to 0 it becomes the constant of the frozen law. It gives the mean square to first
+    order in 1/(T P): it leaves out the noise that the run's own deviation adds, which
+    :func:`quadratic_deviation` includes.
 
     Args:
-        B: derivative of the observed quantities, (m, d), the same all along the run.
+        B: derivative of the observed quantities, (m, d), constant along the run.
         g: gradient at the start, (d,).
         H: Hessian of the loss, symmetric, (d, d).
         distance: lr times T, above 0.
@@ -49,7 +51,7 @@ def contracted_constant(
     Raises:
         TypeError, ValueError: for arguments out of range, or shapes that do not fit.
 
-    For a run so short that g keeps its value use the constant of :func:`~zotutor.trajectory`.
+    For a run so short that g barely changes use the constant of :func:`~zotutor.trajectory`.
 
     Example:
         >>> one = torch.ones(1, 1)
@@ -67,6 +69,7 @@ def contracted_constant(
     lr = check_real("distance", distance, low=0.0, open_low=True) / check_integer(
         "steps", steps, low=1
     )
+    # F^t g and B F^t, without forming the d x d matrix F
     gradients, observed = [g], [B]
     for _ in range(steps - 1):
         gradients.append(gradients[-1] - lr * H @ gradients[-1])
@@ -91,12 +94,13 @@ def quadratic_deviation(
 ) -> float:
     """The exact root mean square of |deviation| / |total change| on a quadratic loss.
 
-    The covariance of the gradient along a ZO run obeys, with F = I - lr H, M = E[g_t g_t^T] and
-    N(M) = tr(M) I + M + (kappa - 3) diag(M), for directions with independent entries,
+    Let C be the covariance of the parameters along a ZO run, F = I - lr H, M = E[g_t g_t^T] and
+    N(M) = tr(M) I + M + (kappa - 3) diag(M), for directions with independent entries. Each step
+    maps
 
-        C <- F C F + (lr^2 / P) N(M),   M = H C H + (mean gradient)(mean gradient)^T,
+        C <- F C F + (lr^2 / P) N(M),   M = H C H + (mean gradient)(mean gradient)^T.
 
-    C being the covariance of the parameters. Nothing is approximated; d x d matrices are formed.
+    Nothing is approximated; d x d matrices are formed.
 
     Args:
         B: derivative of the observed quantities, (m, d).
@@ -130,11 +134,11 @@ def quadratic_deviation(
     check_integer("P", P, low=1)
     covariance, total = torch.zeros_like(H), torch.zeros_like(g)
     for _ in range(steps):
-        M = H @ covariance @ H + torch.outer(g, g)
+        M = H @ covariance @ H + torch.outer(g, g)  # (d, d)
         noise = M + (family.kurtosis - 3.0) * torch.diag(M.diagonal())
         noise.diagonal().add_(M.trace())
-        F = covariance - lr * H @ covariance  # F C; symmetric again after the next line
-        covariance = F - lr * F @ H + lr**2 / P * noise
+        FC = covariance - lr * H @ covariance  # F C, not symmetric; F C F is
+        covariance = FC - lr * FC @ H + lr**2 / P * noise
         total += g
         g = g - lr * H @ g
     spread = (B @ covariance * B).sum().item()
@@ -142,7 +146,7 @@ def quadratic_deviation(
 
 
 def _moved(change: Tensor) -> float:
-    """The length of what descent changes, which is divided by."""
+    """The length of descent's total change, a divisor; raises if it is 0 or not finite."""
     length = change.norm().item()
     if not 0.0 < length < math.inf:
         raise ValueError(

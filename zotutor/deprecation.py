@@ -1,4 +1,4 @@
-"""What goes, for one version: it still works, and the warning names what replaces it."""
+"""Old names and calls, which work for one more version and warn with the new name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def warn(message: str) -> None:
 
 
 def moved(old: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` that finds names where they are now.
+    """A module's ``__getattr__`` that forwards moved names, with a warning.
 
     Args:
-        old: the module that had them.
-        names: name -> the module that has it now, and "module:name" if its name is another.
+        old: the module they were in.
+        names: name -> its new module, or "module:name" if its name changed as well.
 
     Example:
         >>> lookup = moved("zotutor.kernels", {"cka": "zotutor.similarity"})
@@ -46,7 +46,9 @@ def moved(old: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def seed_was_optional(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A call without ``seed`` still means seed=0, and warns; not one with P=None, if P may be that.
+    """Make a call without ``seed`` mean seed=0, with a warning.
+
+    Where P may be None, for first order, such calls draw nothing and need no seed.
 
     >>> @seed_was_optional
     ... def draw(*, seed):
@@ -69,7 +71,7 @@ def seed_was_optional(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def keyword_only(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Keyword-only arguments that are given by position still work, and warn.
+    """Accept keyword-only arguments by position, with a warning.
 
     >>> @keyword_only
     ... def power(base, *, exponent):
@@ -97,7 +99,7 @@ def keyword_only(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def flag_became(
     name: str, value: bool, other: Callable[[], Callable[..., Any]]
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A flag that changed what a function returns: at ``value`` the call goes to ``other()``.
+    """Accept a removed flag, with a warning: at ``value`` the call is forwarded to ``other()``.
 
     >>> def pair(x):
     ...     return x, 0.0
@@ -117,9 +119,9 @@ def flag_became(
                 f"{function.__name__}: {name} is deprecated; use {other().__name__} for "
                 f"{name}={value}, and leave it out else"
             )
-            kept: dict[str, Any] = dict(kwargs)
-            called: Callable[..., Any] = other() if kept.pop(name) == value else function
-            result: _R = called(*args, **kept)
+            rest: dict[str, Any] = dict(kwargs)
+            called: Callable[..., Any] = other() if rest.pop(name) == value else function
+            result: _R = called(*args, **rest)
             return result
 
         return call

@@ -2,7 +2,8 @@
 
 Entry j of direction p of parameter i at a step is a hash of (seed, step, p, i, j). Nothing is
 stored and nothing is global: perturbing, updating, resuming and replaying all compute the same
-numbers, on any device, in any order, in any dtype. All families have mean 0 and E[u u^T] = I.
+numbers, on any device, in any order, in any dtype. A generator's state, as in MeZO, would depend on
+the order in which parameters are visited. All families have mean 0 and E[u u^T] = I.
 
 The hash is in :mod:`zotutor.streams`.
 """
@@ -22,10 +23,10 @@ from .parameters import Parameters, ParametersLike, at_least_float32, matrix_sha
 from .streams import Stream, Where, normals, signs, signs_of_each, uniforms
 
 CHUNK = 1 << 18
-"""Entries drawn at a time: small enough for a cache, large enough to hide Python."""
+"""Entries drawn at a time: few enough for the cache, enough to hide Python's overhead."""
 
 FACTORS = 1 << 22
-"""The factors of a step's LowRank directions are kept until the update if there are no more."""
+"""Up to this many numbers, the factors of a step's LowRank directions are cached for the step."""
 
 _UNSCALED = 1.0
 
@@ -34,9 +35,9 @@ _UNSCALED = 1.0
 class Direction:
     """One direction u_p of a family at a given (seed, step, p), over given parameters.
 
-    It holds integers and shapes; entries are computed when they are read, except where
-    :func:`draw` has computed all of a small model's. Made by :meth:`Directions.at`. With a range
-    for p it is several directions at once, and what it returns has a leading dimension for them.
+    It holds integers and shapes; entries are computed when they are read, unless :func:`draw` has
+    computed them all, as for small models. Made by :meth:`Directions.at`. With a range for p it
+    represents several directions, and entries get a leading dimension for them.
     """
 
     family: Directions
@@ -52,14 +53,14 @@ class Direction:
         init=False, default_factory=dict, compare=False, repr=False
     )
     """LowRank factors already computed: of all matrices, or of the last one read."""
-    keeps_factors: bool = field(default=False, compare=False, repr=False)
+    caches_all_factors: bool = field(default=False, compare=False, repr=False)
 
     def stream(self, i: int, *purpose: int) -> Stream:
-        """The random words of parameter i; another ``purpose`` gives independent ones."""
+        """The random words of parameter i; independent ones for each ``purpose``."""
         if isinstance(self.p, int):
             return Stream.of(self.seed, self.step, self.p, i, *purpose)
-        rows = [Stream.of(self.seed, self.step, p, i, *purpose) for p in self.p]
-        return Stream.stack(rows, self.device)
+        streams = [Stream.of(self.seed, self.step, p, i, *purpose) for p in self.p]
+        return Stream.stack(streams, self.device)
 
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
@@ -72,7 +73,7 @@ class Direction:
     def rows(self, i: int, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows of the matrix parameter i, by number: (..., n) for numbers (...)."""
         n = self.shapes[i][1:].numel()
-        where = numbers.long()[..., None] * n + torch.arange(n, device=self.device)
+        where = numbers.long()[..., None] * n + torch.arange(n, device=self.device)  # (..., n)
         u = self.family._entries(self, i, where, at_least_float32(dtype))
         return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
 
@@ -94,9 +95,9 @@ class Direction:
     ) -> Tensor:
         """A new tensor theta + c u for parameter i, rounded once to theta's dtype.
 
-        Laid out in memory as theta is; with ``start`` and ``stop`` only these entries of it, flat,
-        written to ``out`` if that is given.
-        Extra memory: the result, and a chunk; twice the result for a theta that is not contiguous.
+        Strided as theta is. With ``start`` and ``stop`` it is only these entries, flat, written to
+        ``out`` if that is given. Extra memory: the result and one chunk; twice the result for a
+        theta that is not contiguous.
         """
         whole = start == 0 and stop is None
         flat = theta.detach().reshape(-1)[start:stop]
@@ -106,7 +107,7 @@ class Direction:
             u = self.entries(i, start + low, start + high, exact)
             if exact == theta.dtype:
                 torch.add(flat[low:high], u, alpha=c, out=out[low:high])
-            else:
+            else:  # c u must not be rounded to half precision before it is added
                 out[low:high] = flat[low:high].to(exact).add_(u, alpha=c)
         if not whole:
             return out
@@ -114,7 +115,7 @@ class Direction:
         return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
 
     def all_perturbed(self, thetas: Sequence[Tensor], c: float) -> list[Tensor]:
-        """:meth:`perturbed` for all parameters of a small model; most at once, the same bits."""
+        """:meth:`perturbed` for all parameters of a small model, in one call; the same bits."""
         assert self.parts is not None
         plain = [theta.detach() for theta in thetas]
         pairs = list(zip(self.parts, plain, strict=True))
@@ -138,9 +139,10 @@ def draw(
 ) -> list[Direction]:
     """The P directions of one step, each of which is read three times: at +eps, -eps, the update.
 
-    A small model's step is mostly the overhead of hashing: where the entries of all P fit one
-    chunk, they are computed once and held as long as the list is. Of larger models, entries are
-    computed at each read; the factors of LowRank directions are held unless they are many.
+    In a small model's step, most of the time is the overhead of hashing: where the entries of all P
+    fit in one chunk, they are computed once and live as long as the list. In larger models, entries
+    are computed at each read, and the factors of LowRank directions are cached up to
+    :data:`FACTORS`.
     """
     params = resolve(params)
     drawn = [family._at(params, seed, step, p) for p in range(P)]
@@ -149,8 +151,8 @@ def draw(
         return [replace(one, parts=family._parts(one, dtypes)) for one in drawn]
     if not isinstance(family, LowRank):
         return drawn
-    held = P * family.rank * sum(sum(shape) for shape in params.matrices if shape)
-    return [replace(one, keeps_factors=held <= FACTORS) for one in drawn]
+    size = P * family.rank * sum(sum(shape) for shape in params.matrices if shape)  # (m + n) r each
+    return [replace(one, caches_all_factors=size <= FACTORS) for one in drawn]
 
 
 def weighted_sum(
@@ -163,7 +165,7 @@ def weighted_sum(
 ) -> Tensor:
     """Entries start, ..., stop - 1 of sum_p weights[p] u_p for parameter i, in float32 at least.
 
-    The one place where directions become an update: estimators and optimizers both call it.
+    Estimators and optimizers both call it, so that an estimate and an update agree to the bit.
     """
     exact = at_least_float32(dtype)
     total = directions[0].entries(i, start, stop, exact) * weights[0]
@@ -173,7 +175,7 @@ def weighted_sum(
 
 
 def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> list[Tensor]:
-    """:func:`weighted_sum` for all parameters of a small model, flat; the same bits."""
+    """:func:`weighted_sum` for all parameters of a small model, each flat; the same bits."""
     first, *others = [direction.parts or () for direction in directions]
     total = torch._foreach_mul(first, weights[0])
     for parts, weight in zip(others, weights[1:], strict=True):
@@ -195,7 +197,7 @@ class Directions(ABC):
 
     @abstractmethod
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
-        """The entries of parameter i that ``where`` names, before ``direction.scale``."""
+        """The entries ``where`` of parameter i, not yet multiplied by ``direction.scale``."""
 
     def at(self, params: ParametersLike, *, seed: int, step: int, p: int = 0) -> Direction:
         """The direction u_p at (seed, step), over the trainable parameters of ``params``.
@@ -204,8 +206,7 @@ class Directions(ABC):
             params: a model, or its parameters, with or without names.
             seed: 0 <= seed < 2^64.
             step: which optimizer step, at least 0.
-            p: which of the step's perturbations, at least 0. It does not depend on how many
-                there are.
+            p: which of the step's perturbations, at least 0. u_p is the same for every P.
 
         Raises:
             TypeError, ValueError: for integers out of range or nothing trainable.
@@ -234,9 +235,10 @@ class Directions(ABC):
     ) -> Tensor:
         """The directions u_first, ..., u_(first + P - 1) as columns, unscaled.
 
-        U = dense(...) / sqrt(P) is the random projection of the kernel, with E[U U^T] = I. These
-        are the very numbers that :func:`~zotutor.estimate_gradient` and :class:`~zotutor.ZOSGD`
-        use at the same seed and step. It holds d * P numbers: for small models only.
+        U = dense(...) / sqrt(P) is the matrix of the ZO eNTK J_o U U^T J_u^T, with E[U U^T] = I.
+        Its columns are the very directions that :func:`~zotutor.estimate_gradient` and
+        :class:`~zotutor.ZOSGD` use at the same seed and step. It holds d P numbers: for small
+        models only.
 
         Args:
             params: a model, or its parameters, with or without names.
@@ -257,24 +259,24 @@ class Directions(ABC):
         found = resolve(params)
         one = self.at(found, seed=seed, step=step, p=first)
         columns = torch.empty(P, found.d, dtype=found.dtype, device=one.device)
-        rows = max(1, CHUNK // found.d)
-        for low in range(0, P, rows):
-            high = min(low + rows, P)
+        size = max(1, CHUNK // found.d)  # directions per pass: one call hashes them all
+        for low in range(0, P, size):
+            high = min(low + size, P)
             several = self._scaled(replace(one, p=range(first + low, first + high)))
             for i, tensor, offset, _ in found:
                 for start, stop in chunks(tensor.numel(), tensor.device):
                     u = several.entries(i, start, stop, found.dtype)  # (high - low, stop - start)
                     columns[low:high, offset + start : offset + stop] = u
-        return columns.T
+        return columns.T  # (d, P)
 
 
 def check_draw(
     directions: Directions | None, *, P: int, seed: int, step: int, at_least: int = 1
 ) -> Directions:
-    """The family given, or Rademacher for None, after a check of all that fixes a draw.
+    """The family given, or Rademacher for None, after checking every argument of a draw.
 
     Raises:
-        TypeError, ValueError: for something else than a family, or integers out of range.
+        TypeError, ValueError: for anything but a family, or for integers out of range.
     """
     check_integer("P", P, low=at_least)
     check_integer("seed", seed, low=0, high=1 << 64)
@@ -283,7 +285,7 @@ def check_draw(
 
 
 def check_family(directions: Directions | None) -> Directions:
-    """The family given, or Rademacher for None; a TypeError for something else."""
+    """The family given, or Rademacher for None; a TypeError for anything else."""
     if directions is None:
         return Rademacher()
     if not isinstance(directions, Directions):
@@ -302,8 +304,9 @@ class Rademacher(Directions):
     """Independent random signs: P(u_i = 1) = P(u_i = -1) = 1/2. The default.
 
     kappa = E[u_i^4] = 1, the smallest possible, so that by the exact law no i.i.d. family gives a
-    smaller error. One hashed bit an entry, some 0.3 ns on a CPU against 5 ns for a normal; and
-    since +-c is exact in floating point, theta + c u is one rounding, the same on every device.
+    smaller error. It takes one hashed bit per entry, about 0.3 ns on a CPU against 5 ns for a
+    normal; and since +-c is exact in floating point, theta + c u is rounded once, to the same
+    number on every device.
 
     Reference: Hutchinson (1990), for signs against normals.
 
@@ -333,8 +336,8 @@ class Gaussian(Directions):
     """Independent standard normals: u_i ~ N(0, 1).
 
     kappa = E[u_i^4] = 3. The family of MeZO and of most proofs; use it to compare with them.
-    Computed in float64 by Box and Muller and rounded once, so that two devices agree up to the
-    rounding of log, sin and cos. |u_i| is at most 6.8, since 32 bits make the radius.
+    Computed in float64 by the Box-Muller transform and rounded once, so that two devices agree up
+    to the rounding of log, sin and cos. |u_i| is at most 6.8, since the radius comes from 32 bits.
 
     Example:
         >>> Gaussian().kurtosis
@@ -355,8 +358,8 @@ class Sphere(Directions):
     """Uniform on the sphere of radius sqrt(d): u = sqrt(d) n / |n|, n standard normal.
 
     |u|^2 = d exactly; E[u u^T] = I. The entries are not independent, and the length takes one more
-    pass over all parameters, so that this family costs twice a Gaussian. The family of the
-    one-point bandit literature (Flaxman, Kalai and McMahan, 2005).
+    pass over all parameters, so that this family costs twice as much as Gaussian. It is the family
+    of the one-point bandit literature (Flaxman, Kalai and McMahan, 2005).
 
     Example:
         >>> u = Sphere().dense([torch.zeros(100, requires_grad=True)], P=1, seed=0, step=0)
@@ -366,11 +369,11 @@ class Sphere(Directions):
 
     @property
     def kurtosis(self) -> float:
-        """3, the limit for many parameters; exactly 3 d / (d + 2). Not i.i.d.: has its own laws."""
+        """3, the limit of 3 d / (d + 2) for large d. Not i.i.d.: the laws treat it separately."""
         return 3.0
 
     def _scaled(self, direction: Direction) -> Direction:
-        squares: Tensor | float = 0.0
+        squares: Tensor | float = 0.0  # |n|^2, a first pass over all entries; none is stored
         for i, shape in enumerate(direction.shapes):
             for start, stop in chunks(shape.numel(), direction.device):
                 u = self._entries(direction, i, slice(start, stop), torch.float64)
@@ -390,8 +393,8 @@ class Sparse(Directions):
     exactly what :class:`Gaussian` draws.
 
     Args:
-        density: the expected share of entries that are not 0, from 1e-6 (32 bits decide which ones
-            those are) to 1.
+        density: the expected fraction of nonzero entries, from 1e-6 (32 bits decide for each entry
+            whether it is zero) to 1.
 
     Raises:
         ValueError: for a density outside [1e-6, 1].
@@ -415,18 +418,18 @@ class Sparse(Directions):
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
         n = normals(direction.stream(i), where, direction.device)
-        kept = uniforms(direction.stream(i, 1), where, direction.device) < self.density
-        return (n * kept / math.sqrt(self.density)).to(dtype)
+        mask = uniforms(direction.stream(i, 1), where, direction.device) < self.density
+        return (n * mask / math.sqrt(self.density)).to(dtype)
 
 
 @dataclass(frozen=True)
 class LowRank(Directions):
     """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, normal factors.
 
-    Each matrix-shaped parameter has two thin factors, so that a probe can add x (B A^T) after the
-    product x W^T and never build the matrix. Vectors and scalars get :class:`Gaussian` entries.
-    The entries of one matrix are not independent, and its law has its own terms; for large r it
-    tends to the Gaussian one.
+    For each matrix-shaped parameter u is a product A B^T of factors of r columns, so that a probe
+    can add (x B) A^T to the product x W^T without forming the matrix. Vectors and scalars get
+    :class:`Gaussian` entries. The entries of one matrix are not independent, so the law has terms
+    of its own, which vanish as 1/r.
 
     Args:
         rank: r, at least 1.
@@ -459,8 +462,8 @@ class LowRank(Directions):
     ) -> tuple[Tensor, Tensor]:
         """A (m, r) and B (n, r) with u = A B^T for matrix parameter i; only ``rows`` of A.
 
-        Read only: they are kept for the next piece of the matrix, and if ``direction`` keeps the
-        factors of all parameters, for the next probe and the update.
+        Read only: they stay in ``direction.factor_cache`` for the next block of the matrix, or, if
+        ``direction.caches_all_factors``, for the next probe and the update.
         """
         cache = direction.factor_cache
         if (i, dtype) not in cache:
@@ -469,7 +472,7 @@ class LowRank(Directions):
             A = normals(direction.stream(i), slice(0, m * r), direction.device)
             B = normals(direction.stream(i, 1), slice(0, n * r), direction.device)
             A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))  # (..., m, r), (..., n, r)
-            if not direction.keeps_factors:
+            if not direction.caches_all_factors:
                 cache.clear()
             cache[i, dtype] = (A / math.sqrt(r)).to(dtype), B.to(dtype)
         A, B = cache[i, dtype]
@@ -490,7 +493,10 @@ class LowRank(Directions):
 
 
 def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
-    """sum_k A[..., k] B[..., k], rounded term by term: a matmul's rounding depends on the slice."""
+    """sum_k A[..., k] B[..., k], added term by term.
+
+    A matmul would be faster, but its rounding depends on which slice of the matrix is computed.
+    """
     total = A[..., 0] * B[..., 0]
     for k in range(1, A.shape[-1]):
         total += A[..., k] * B[..., k]
@@ -533,7 +539,7 @@ def name_of(directions: Directions) -> str:
     """The name that :func:`from_name` reads.
 
     Raises:
-        TypeError: for a family that this module does not define, which has no name.
+        TypeError: for a family that is not defined in this module and so has no name.
 
     >>> name_of(Sparse(0.1))
     'sparse:0.1'

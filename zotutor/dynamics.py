@@ -1,4 +1,4 @@
-"""What one step on x_u does to x_o: predicted from A, K and G, and measured."""
+"""The effect of one step on x_u upon x_o: predicted from A, K and G, and measured."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def log_softmax_jacobian(logits: Tensor) -> Tensor:
     """
     pi = check_floats("logits", logits, dims=(2,), expected="(N, V)").softmax(-1)
     V = logits.shape[-1]
-    return torch.eye(V, dtype=logits.dtype, device=logits.device) - pi[:, None, :].expand(-1, V, V)
+    eye = torch.eye(V, dtype=logits.dtype, device=logits.device)
+    return eye - pi[:, None, :].expand(-1, V, V)  # (N, V, V)
 
 
 def cross_entropy_gradient(logits: Tensor, y: Tensor) -> Tensor:
@@ -171,7 +172,7 @@ def change_of_log_probs_at(params: Parameters, x_o: Tensor, v: Tensor) -> Tensor
     check_batch("x_o", x_o)
     check_direction("v", v, params.d)
     pi = finite_logits(params, x_o, "x_o").softmax(-1)
-    z = _exact(jvp_at(params, x_o, v, "x_o"))
+    z = _exact(jvp_at(params, x_o, v, "x_o"))  # J_o v, (N_o, V)
     return z - (pi * z).sum(-1, keepdim=True)
 
 
@@ -184,9 +185,9 @@ def random_projection(
     seed: int,
     step: int = 0,
 ) -> Tensor:
-    r"""What a ZO step sees of the gradient g: :math:`U U^\top g`, the mean of (u_p . g) u_p.
+    r"""The gradient g as a ZO step estimates it, :math:`U U^\top g`: the mean of (u_p . g) u_p.
 
-    P passes over the directions of one step, of which none is held.
+    Takes P passes over the directions of one step, none of which is stored.
 
     Args:
         g: a vector in flat parameters, (d,).
@@ -212,6 +213,7 @@ def random_projection(
     check_finite("g", g)
     drawn = draw(family, params, P=P, seed=seed, step=step)
     parts = g.split(params.sizes)
+    # (u_p . g) / P, chunk by chunk
     weights = [
         sum(
             float(u.entries(i, start, stop, g.dtype) @ part[start:stop])
@@ -221,11 +223,11 @@ def random_projection(
         / P
         for u in drawn
     ]
-    projected = torch.empty_like(g)
-    for i, part in enumerate(projected.split(params.sizes)):
+    estimate = torch.empty_like(g)
+    for i, part in enumerate(estimate.split(params.sizes)):  # views of it
         for start, stop in chunks(part.numel(), part.device):
             part[start:stop] = weighted_sum(drawn, weights, i, start, stop, g.dtype)
-    return projected
+    return estimate
 
 
 @flag_became("matrices", False, lambda: globals()["step_change"])
@@ -252,9 +254,9 @@ def one_step(
         \Delta \log \pi(\cdot \mid x_o) = -\frac{\eta}{N_u} \sum_u A(x_o) K(x_o, x_u) G(x_u, y_u),
 
     with :math:`K = J_o J_u^\top` for first order (P = None) and :math:`K_U = J_o U U^\top J_u^\top`
-    for zeroth order. Measured: log pi at the stepped parameters minus log pi before. For ZO the
-    measured step is a real one, from two-point function values at eps with the directions of
-    ``seed`` and ``step``.
+    for zeroth order (thm-one-step, thm-one-zo-step). Measured: log pi after the step minus log pi
+    before. For ZO the step is a real one, from two-point function values at eps with the directions
+    of ``seed`` and ``step``.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...). It is left as it was.
@@ -299,7 +301,7 @@ def one_step(
         if P is None
         else projected(J_o, J_u, taken.params, P=P, directions=directions, seed=seed, step=step)
     )
-    predicted = -lr / x_u.shape[0] * torch.einsum("oij,oujk,uk->oi", A, K, taken.G)
+    predicted = -lr / x_u.shape[0] * torch.einsum("oij,oujk,uk->oi", A, K, taken.G)  # (N_o, V)
     return OneStep(A, K, taken.G, predicted, taken.measured, taken.measured - predicted)
 
 
@@ -361,7 +363,7 @@ def step_change(
 
 
 class _Taken(NamedTuple):
-    """A real step, and the log-probabilities' change."""
+    """A real step, and the change of the log-probabilities."""
 
     params: Parameters
     before: Tensor
@@ -408,7 +410,7 @@ def _take_step(
         )
         gradient = params.flatten(estimate)
     theta = params.flatten([tensor.detach() for tensor in params.tensors])
-    stepped = params.split_named(theta - lr * gradient)
+    stepped = params.split_named(theta - lr * gradient)  # a copy: the model is not written to
     with torch.no_grad():
         after = _exact(logits_of(model, stepped, x_o))
     measured = after.log_softmax(-1) - before.log_softmax(-1)

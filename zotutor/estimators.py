@@ -1,4 +1,4 @@
-"""A gradient from function values."""
+"""Gradient estimates from function values: projected gradients, and their sum along directions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ Method = Literal["two-point", "forward", "one-point", "jvp"]
 
 
 class Projection(NamedTuple):
-    """What a zeroth-order step knows: P scalars and the loss.
+    """What a zeroth-order step measures: P projected gradients, and the loss.
 
-    ``coefficients[p]`` estimates u_p . grad L; ``loss`` is the mean of the loss values seen.
+    ``coefficients[p]``, the projected gradient g_p, estimates u_p . grad L; ``loss`` is the mean of
+    the loss values.
     """
 
     coefficients: tuple[float, ...]
@@ -36,8 +37,8 @@ class Projection(NamedTuple):
 def default_eps(dtype: torch.dtype) -> float:
     """The finite-difference step used when eps is None.
 
-    1e-3 for float32 and float16, 1e-2 for bfloat16, 1e-5 for float64: about where the rounding
-    error of the loss, which grows as 1/eps, meets the bias, which grows as eps^2.
+    1e-3 for float32 and float16, 1e-2 for bfloat16, 1e-5 for float64: near where the rounding error
+    of the loss, which grows as 1/eps, equals the bias, which grows as eps^2 (thm-two-point-bias).
 
     >>> default_eps(torch.bfloat16)
     0.01
@@ -72,7 +73,7 @@ def evaluate(loss_fn: Loss, mode: Substitution) -> Tensor:
 
 
 def _check_closure(loss_fn: Loss, mode: Substitution, direction: Direction, c: float) -> float:
-    """The loss at theta + c u, after a check that it can be probed at all."""
+    """The loss at theta + c u, after checking that it can be probed at all."""
 
     def loss_at(read: Callable[[Tensor], Tensor]) -> float:
         with no_random_numbers():
@@ -83,19 +84,20 @@ def _check_closure(loss_fn: Loss, mode: Substitution, direction: Direction, c: f
 
 @cache
 def _load_forward_mode() -> None:
-    """Have torch load what forward mode needs, silent about its own use of ``torch.jit``."""
+    """Make torch import what forward mode needs, without its warning about ``torch.jit``."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
 class Differentiation(Substitution):
-    """A substitution by dual numbers, whose derivative nothing on the way may drop."""
+    """A substitution by dual numbers that refuses operations which would drop the derivative."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one torch function, unless it is an operator of another library."""
+        # torch treats an operator without a forward-mode rule as constant, without an error
         name = str(func) if isinstance(func, (OpOverload, OpOverloadPacket)) else "aten."
         if not name.startswith(("aten.", "prims.")):
             raise RuntimeError(
@@ -118,7 +120,7 @@ def _derivative(loss_fn: Loss, mode: Substitution, direction: Direction) -> tupl
         return forward_ad.make_dual(theta.detach().clone(), direction.tensor(i, theta.dtype))
 
     _load_forward_mode()
-    # fused attention has no forward-mode derivative
+    # fused attention has no forward-mode rule
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         loss = evaluate(loss_fn, mode.aim(dual))
         tangent = forward_ad.unpack_dual(loss).tangent
@@ -131,7 +133,7 @@ def _derivative(loss_fn: Loss, mode: Substitution, direction: Direction) -> tupl
         return float(loss), float(tangent)
 
 
-def project(
+def projected_gradients_at(
     loss_fn: Loss,
     params: Parameters,
     directions: Sequence[Direction],
@@ -140,12 +142,12 @@ def project(
     method: Method,
     checked: bool = False,
 ) -> Projection:
-    """The projected gradients along ``directions``, of arguments that were checked.
+    """:func:`projected_gradients` along given directions, of arguments that were checked.
 
     Args:
         loss_fn: the closure; called once or twice more than the method needs, to check it, unless
             it was ``checked`` before.
-        params: what the directions were drawn over.
+        params: the parameters that the directions were drawn over.
         directions: u_p.
         eps: finite-difference step.
         method: see :func:`projected_gradients`.
@@ -161,14 +163,16 @@ def project(
             if not checked:
                 _check_closure(loss_fn, mode, directions[0], 0.0)
             pairs = [_derivative(loss_fn, mode, direction) for direction in directions]
-            return _projection([c for _, c in pairs], [loss for loss, _ in pairs])
+            return _with_mean_loss([c for _, c in pairs], [loss for loss, _ in pairs])
         above: list[float] = []
         if not checked:
             first = _check_closure(loss_fn, mode, directions[0], eps)
-            if directions[0].parts is not None:  # by the very operations of the other probes
+            # the check's loss is also that of the first probe, if the operations were the same;
+            # large models are checked without `Fused`, whose losses may round differently
+            if directions[0].parts is not None:
                 above.append(first)
         if method == "forward":
-            # at theta itself, but by the operations of a probe: others may round otherwise
+            # at theta itself, but with the operations of a probe, so that rounding cancels
             here = loss_at(directions[0], 0.0)
             above += [loss_at(direction, eps) for direction in directions[len(above) :]]
             return Projection(tuple((loss - here) / eps for loss in above), here)
@@ -179,16 +183,17 @@ def project(
             if method == "two-point":
                 below.append(loss_at(direction, -eps))
         if method == "one-point":
-            return _projection([loss / eps for loss in above], above)
+            return _with_mean_loss([loss / eps for loss in above], above)
         both = list(zip(above, below, strict=True))
-        return _projection([(a - b) / (2 * eps) for a, b in both], [(a + b) / 2 for a, b in both])
+        slopes = [(a - b) / (2 * eps) for a, b in both]
+        return _with_mean_loss(slopes, [(a + b) / 2 for a, b in both])
 
 
-def _projection(coefficients: list[float], losses: list[float]) -> Projection:
+def _with_mean_loss(coefficients: list[float], losses: list[float]) -> Projection:
     return Projection(tuple(coefficients), sum(losses) / len(losses))
 
 
-def project_batched(
+def projected_gradients_batched(
     losses_fn: Callable[[int], Tensor],
     params: Parameters,
     directions: Sequence[Direction],
@@ -199,17 +204,17 @@ def project_batched(
     """The two-point projected gradients along LowRank ``directions``, from one batched forward.
 
     ``losses_fn(copies)`` repeats its batch that many times along dimension 0, and returns one loss
-    for each copy: at +eps u_0, -eps u_0, +eps u_1, ... Unless it was ``checked`` before, two of its
+    per copy: at +eps u_0, -eps u_0, +eps u_1, ... Unless it was ``checked`` before, two of the
     copies are first compared with probes of a single batch.
 
     Raises:
-        ValueError: for another family, or copies that are not what a single batch gives.
-        NotImplementedError: for an operation on a parameter that is not known to
-            :class:`~zotutor.fused.Batched`.
+        ValueError: for another family, or copies whose losses differ from those of a single batch.
+        NotImplementedError: for an operation on a parameter that
+            :class:`~zotutor.fused.Batched` does not support.
     """
     if not all(isinstance(direction.family, LowRank) for direction in directions):
         raise ValueError(
-            f"directions: given {directions[0].family}, expected LowRank, whose thin factors let "
+            f"directions: given {directions[0].family}, expected LowRank, whose factors let "
             "many directions share one forward; use LowRank(rank), or the sequential step"
         )
     twice = [direction for direction in directions for _ in range(2)]
@@ -225,7 +230,7 @@ def project_batched(
             _check_copies(losses_fn, losses_at, mode, directions, eps)
         losses = losses_at(eps)
     pairs = list(zip(losses[::2], losses[1::2], strict=True))
-    return _projection([(above - below) / (2 * eps) for above, below in pairs], losses)
+    return _with_mean_loss([(above - below) / (2 * eps) for above, below in pairs], losses)
 
 
 def _no_copy(i: int, theta: Tensor) -> Tensor:
@@ -233,7 +238,7 @@ def _no_copy(i: int, theta: Tensor) -> Tensor:
 
 
 def _losses(found: Any, copies: int) -> list[Tensor]:
-    """What a closure returned for several copies, checked one by one."""
+    """The losses that a closure returned for several copies, each checked."""
     if not isinstance(found, Tensor) or found.shape != (copies,):
         given = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise TypeError(
@@ -250,14 +255,14 @@ def _check_copies(
     directions: Sequence[Direction],
     eps: float,
 ) -> None:
-    """Refuse a closure whose copies are not what single batches at the same parameters give.
+    """Refuse a closure whose copies have other losses than single batches at the same parameters.
 
-    A model that moves its batch to another dimension mixes the copies up, and nothing in a shape
-    need say so. At a distance where the losses of copies differ clearly, the first and the last
-    are compared with probes of one batch.
+    A model that moves its batch to another dimension mixes the copies, which shapes do not always
+    reveal. The first and the last copy are compared with probes of a single batch, at a distance
+    large enough that the losses of the copies differ clearly.
     """
     squares = sum(float(t.detach().double().square().sum()) for t in mode.params.tensors)
-    far = max(eps, 0.1 * (squares / mode.params.d) ** 0.5)
+    far = max(eps, 0.1 * (squares / mode.params.d) ** 0.5)  # a tenth of the parameters' RMS
 
     def alone() -> Tensor:
         return _losses(losses_fn(1), 1)[0]
@@ -267,6 +272,7 @@ def _check_copies(
     single.append(float(evaluate(alone, toward(mode, directions[-1], -far))))
     spacing = max(torch.finfo(dtype).eps for dtype in mode.params.dtypes)
     scale = max(map(abs, [*single, *copies]))
+    # mixed-up copies are off by about the spread of the losses; rounding by some spacings
     allowed = 0.01 * (max(copies) - min(copies)) + 64 * spacing * scale
     for expected, found in zip(single, (copies[0], copies[-1]), strict=True):
         if abs(found - expected) > allowed:
@@ -288,7 +294,7 @@ def projected_gradients(
     seed: int,
     step: int = 0,
 ) -> Projection:
-    """The P scalars that a zeroth-order method learns: estimates of u_p . grad L(theta).
+    """The P projected gradients of a zeroth-order method: estimates of u_p . grad L(theta).
 
     two-point: [L(theta + eps u_p) - L(theta - eps u_p)] / (2 eps), 2 P evaluations, bias O(eps^2);
     forward: [L(theta + eps u_p) - L(theta)] / eps, P + 1 evaluations, bias O(eps);
@@ -298,7 +304,7 @@ def projected_gradients(
     Arguments, errors: as :func:`estimate_gradient`.
 
     Returns:
-        ``coefficients``, P floats, and ``loss``, the mean of the values seen (for "forward" the
+        ``coefficients``, P floats, and ``loss``, the mean of the loss values (for "forward" the
         loss at theta).
 
     Example:
@@ -308,7 +314,7 @@ def projected_gradients(
         (7.0, 2)
     """
     found, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
-    return project(loss_fn, found, drawn, eps=eps, method=method)
+    return projected_gradients_at(loss_fn, found, drawn, eps=eps, method=method)
 
 
 def estimate_gradient(
@@ -324,10 +330,11 @@ def estimate_gradient(
 ) -> tuple[Tensor, ...]:
     """An estimate of grad L(theta) from P random directions: (1/P) sum_p g_p u_p.
 
-    g_p estimates u_p . grad L by ``method`` (see :func:`projected_gradients`). Since
-    E[u u^T] = I, E[(u . g) u] = g: with exact directional derivatives ("jvp") the estimate is
-    unbiased, and its second moment is |g|^2 (1 + (d + kappa - 2) / P) for independent entries.
-    theta is never written: each probe computes at theta + eps u_p by :func:`~zotutor.perturbed`.
+    The projected gradient g_p estimates u_p . grad L by ``method`` (see
+    :func:`projected_gradients`). Since E[u u^T] = I, E[(u . g) u] = g: with exact directional
+    derivatives ("jvp") the estimate is unbiased, and its second moment is
+    |g|^2 (1 + (d + kappa - 2) / P) for independent entries (thm-second-moment). theta is never
+    written: each probe evaluates the loss at theta + c u_p as :func:`~zotutor.perturbed` does.
 
     Args:
         loss_fn: closure without argument that returns the loss as a 0-d tensor; no backward.
@@ -340,7 +347,7 @@ def estimate_gradient(
             evaluations at large P), "one-point" (one evaluation, huge variance: for theory), "jvp"
             (exact; every operation must support forward-mode differentiation).
         seed: 0 <= seed < 2^64.
-        step: which optimizer step; other steps look along other directions.
+        step: which optimizer step; each draws its own directions.
 
     Returns:
         One tensor for each trainable parameter, of its shape, dtype and device, in
@@ -367,7 +374,8 @@ def estimate_gradient(
         True
     """
     found, drawn, eps = _prepare(loss_fn, params, directions, P, eps, method, seed, step)
-    weights = [g / P for g in project(loss_fn, found, drawn, eps=eps, method=method).coefficients]
+    measured = projected_gradients_at(loss_fn, found, drawn, eps=eps, method=method)
+    weights = [g / P for g in measured.coefficients]
     gradient = []
     for i, tensor, _, _ in found:
         flat = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)

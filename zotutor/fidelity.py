@@ -21,7 +21,7 @@ from .similarity import centered_cosine, relative_frobenius, spectral_distance
 
 
 class Fidelity(NamedTuple):
-    """How near K_U is to K: one row for each draw, one column for each pair, (draws, M).
+    """How close K_U is to K, for each draw and each pair, (draws, M).
 
     ``relative_frobenius`` is norm(K_U - K)_F / norm(K)_F; ``cka`` the centered kernel alignment;
     ``wasserstein`` the spectral Wasserstein distance over the mean singular value of K.
@@ -44,8 +44,8 @@ def kernel_fidelity(
 ) -> Fidelity:
     """Compare K_U with K for M pairs of inputs, over many draws of U.
 
-    Draw t holds the directions of optimizer step t at this seed, so that what is measured is what
-    ``draws`` successive ZO steps would see, were theta not to move.
+    Draw t uses the directions of optimizer step t at this seed: the kernels that ``draws``
+    successive ZO steps would see if theta did not move.
 
     Args:
         J: Jacobians (N, V, d) of N inputs.
@@ -90,12 +90,12 @@ def kernel_fidelity(
 def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) -> Tensor:
     """The squared relative error of K_U at P = 1 for each of M pairs; divide by P for another P.
 
-    E norm(K_U - K)_F^2 / norm(K)_F^2: :func:`~zotutor.kernel_error_law` for many pairs at once,
-    relative to the kernel.
+    E norm(K_U - K)_F^2 / norm(K)_F^2 (thm-exact-law): :func:`~zotutor.kernel_error_law` for many
+    pairs at once, relative to the kernel.
 
     Args:
         J: Jacobians (N, V, d).
-        pairs: (M, 2), integers: rows of J.
+        pairs: (M, 2), integers: positions in J.
         directions: Gaussian, Rademacher or Sparse; Rademacher by default.
 
     Returns:
@@ -132,8 +132,8 @@ def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) 
 def mean_over_pairs(errors: Tensor) -> tuple[float, float]:
     """The mean over pairs of the root mean square over draws, and its standard error.
 
-    All pairs of a draw share its U, so that they are not independent: the standard error comes from
-    the spread over draws alone.
+    All pairs of a draw share its U and so are not independent: the standard error comes from the
+    spread over draws alone.
 
     Args:
         errors: (draws, M), such as ``Fidelity.relative_frobenius``; at least 2 draws.
@@ -155,7 +155,8 @@ def mean_over_pairs(errors: Tensor) -> tuple[float, float]:
         )
     squares = errors.double().square()
     size = squares.mean(0).sqrt()
-    slope = torch.where(size > 0, 1 / (2 * size), 0.0)  # an error that is always 0 has no spread
+    # d sqrt(s) / ds; an error that is always 0 has no spread
+    slope = torch.where(size > 0, 1 / (2 * size), 0.0)  # (M,)
     per_draw = ((squares - size.square()) * slope).mean(1)
     return float(size.mean()), float(per_draw.std() / len(errors) ** 0.5)
 
@@ -184,8 +185,8 @@ def pairs_of_classes(y: Tensor, groups: Mapping[str, tuple[int, int]]) -> dict[s
         groups: name -> (label of the observed input, label of the updated-on input).
 
     Returns:
-        name -> (M, 2), row numbers into y. Within one class every pair is listed once, and
-        no input is paired with itself.
+        name -> (M, 2), positions in y. Within one class every pair is listed once, and no input is
+        paired with itself.
 
     Raises:
         TypeError, ValueError: for bad labels, or a group without a pair.

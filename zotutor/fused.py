@@ -1,14 +1,14 @@
-"""Matmuls and look-ups at theta + c u that never hold theta + c u.
+"""Matmuls and embedding lookups at theta + c u that never hold all of theta + c u.
 
-Three savings over handing an operation a scratch copy of its weight:
+Three savings over giving an operation a scratch copy of its weight:
 
-- A large dense matrix is perturbed and multiplied some rows at a time, so that the perturbed rows
-  never leave the cache.
-- A look-up perturbs the rows that are looked up.
-- A factored direction u = A B^T is added behind the product: x W^T + c (x B) A^T.
+- A large dense matrix is perturbed and multiplied by blocks of rows, so that a perturbed block
+  never leaves the cache.
+- A lookup perturbs only the rows that are looked up.
+- A factored direction u = A B^T is applied after the product: x W^T + c (x B) A^T.
 
 The last works for many directions in one batched forward as well (:class:`Batched`): the copies of
-the batch share each read of the weights, and differ in thin factors.
+the batch share each read of the weights, and differ in their low-rank factors only.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ BLOCK = 1 << 20
 """Entries of a dense matrix perturbed at a time on a CPU; a GPU takes 2^26."""
 
 LARGE = 1 << 22
-"""A dense matrix of fewer entries is perturbed whole: that is as fast or faster up to here."""
+"""A dense matrix of fewer entries is perturbed whole: as fast or faster up to this size."""
 
 
 class Fused:
-    """Operations at theta + c u for one direction; calls what it knows, else NotImplemented.
+    """Operations at theta + c u for one direction.
+
+    Called like ``Substitution.__torch_function__``; it returns NotImplemented for the operations
+    that it has no faster form of, which then get a scratch copy.
 
     Args:
         number: the position of each tracked parameter, by id.
@@ -44,7 +47,7 @@ class Fused:
         self._direction = direction
         self._c = c
         self._factored = isinstance(direction.family, LowRank)
-        self._block: Tensor | None = None  # fresh memory for each block would cost as much as signs
+        self._block: Tensor | None = None  # reused: allocating costs as much as drawing signs
         self._known: dict[Any, Callable[..., Any]] = {
             F.linear: self._linear,
             F.embedding: self._embedding,
@@ -53,26 +56,30 @@ class Fused:
             self._known[torch.addmm] = self._addmm
 
     def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The operation's result, or NotImplemented if it must be done by substitution."""
+        """The operation's result, or NotImplemented if it needs a scratch copy."""
         known = self._known.get(func)
         if known is None or not _plain(*args, *kwargs.values()) or self._recorded(args, kwargs):
             return NotImplemented
         return known(*args, **kwargs)
 
     def _recorded(self, args: Any, kwargs: dict[str, Any]) -> bool:
-        """Whether autograd follows an activation, as for a loss with derivatives in the input."""
+        """Whether autograd records an activation: `out=` and in-place products would break that.
+
+        It does for losses that contain derivatives in the inputs.
+        """
         return torch.is_grad_enabled() and any(
             isinstance(value, Tensor) and value.requires_grad and id(value) not in self._number
             for value in (*args, *kwargs.values())
         )
 
     def _position(self, weight: Tensor, least: int) -> int | None:
-        """The position of a tracked matrix that is worth the trouble."""
+        """The position of a tracked matrix, if it is large enough (or factored); else None."""
         i = self._number.get(id(weight))
         worth = self._factored or weight.numel() > least
         return i if i is not None and weight.dim() == 2 and worth else None
 
     def _vector(self, theta: Tensor | None) -> Tensor | None:
+        """A bias, perturbed whole if it is tracked."""
         i = None if theta is None else self._number.get(id(theta))
         return theta if theta is None or i is None else self._direction.perturbed(i, theta, self._c)
 
@@ -82,32 +89,33 @@ class Fused:
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         x, i = input, self._position(weight, LARGE)
-        # a misfit is torch's to refuse; rows of a strided weight would be copied for each block
+        # shapes that do not fit are left to torch's own error
         if i is None or id(x) in self._number or x.shape[-1:] != weight.shape[1:]:
             return NotImplemented
+        # a block of a strided weight would be a copy
         if not (self._factored or weight.is_contiguous()):
             return NotImplemented
         m, n = weight.shape
         flat, bias, weight = x.reshape(-1, n), self._vector(bias), weight.detach()  # (T, n)
         if self._factored:
-            A, B = self._factors(i, x.dtype)
-            out = F.linear(flat, weight, bias).addmm_(flat @ B, A.T, alpha=self._c)
+            A, B = self._factors(i, x.dtype)  # (m, r), (n, r)
+            out = F.linear(flat, weight, bias).addmm_(flat @ B, A.T, alpha=self._c)  # (T, m)
             return out.view(*x.shape[:-1], m)
         out = flat.new_empty(flat.shape[0], m)
-        rows = max(1, (BLOCK << 6 if x.is_cuda else BLOCK) // n)
-        for start in range(0, m, rows):
-            stop = min(start + rows, m)
-            block = self._room((stop - start) * n, weight)
+        size = max(1, (BLOCK << 6 if x.is_cuda else BLOCK) // n)  # rows of the weight per block
+        for start in range(0, m, size):
+            stop = min(start + size, m)
+            block = self._scratch((stop - start) * n, weight)
             self._direction.perturbed(i, weight, self._c, start * n, stop * n, block)
-            part, some = block.view(-1, n).T, out[:, start:stop]
+            part, columns = block.view(-1, n).T, out[:, start:stop]  # (n, stop - start), (T, ...)
             if bias is None:
-                torch.mm(flat, part, out=some)
-            else:  # within the product: added behind it, half precision would round twice
-                torch.addmm(bias[start:stop], flat, part, out=some)
+                torch.mm(flat, part, out=columns)
+            else:  # in one operation: adding it afterwards would round twice in half precision
+                torch.addmm(bias[start:stop], flat, part, out=columns)
         return out.view(*x.shape[:-1], m)
 
-    def _room(self, count: int, like: Tensor) -> Tensor:
-        """Flat memory for a block, the same one each time."""
+    def _scratch(self, count: int, like: Tensor) -> Tensor:
+        """Flat memory for one block, reused by the next."""
         if self._block is None or self._block.numel() < count or self._block.dtype != like.dtype:
             self._block = like.new_empty(count)
         return self._block[:count]
@@ -123,11 +131,15 @@ class Fused:
         if i is None or _renormalizes(options, named):
             return NotImplemented
         exact = at_least_float32(weight.dtype)
-        looked_up = F.embedding(ids, weight.detach()).to(exact)
-        u = self._direction.rows(i, ids, exact)
+        looked_up = F.embedding(ids, weight.detach()).to(exact)  # (*ids, n)
+        u = self._direction.rows(i, ids, exact)  # (*ids, n)
         return looked_up.add_(u, alpha=self._c).to(weight.dtype)
 
     def _addmm(self, input: Any, mat1: Any, mat2: Any, *more: Any, **scales: Any) -> Any:
+        """GPT-2's Conv1D: bias + x W with W (n, m), which unlike Linear's is not transposed.
+
+        Dense directions get a scratch copy: the blocks of rows above would be strided columns here.
+        """
         if more or scales:
             return NotImplemented
         bias, x, weight = input, mat1, mat2
@@ -141,7 +153,7 @@ class Fused:
 
 
 def _plain(*values: Any) -> bool:
-    """Whether all tensors are plain ones: no vmap around them, no autocast between."""
+    """Whether all tensors are plain: no subclass, no vmap around them, no autocast of them."""
     tensors = [value for value in values if isinstance(value, Tensor)]
     return all(
         type(tensor) in (Tensor, nn.Parameter)
@@ -152,7 +164,7 @@ def _plain(*values: Any) -> bool:
 
 
 def _renormalizes(options: Any, named: dict[str, Any]) -> bool:
-    """Whether a look-up is to shorten long rows first (max_norm, the second option)."""
+    """Whether a lookup rescales long rows first (max_norm, the second option)."""
     return named.get("max_norm", options[1] if len(options) > 1 else None) is not None
 
 
@@ -174,7 +186,7 @@ class Batched:
         self._directions = directions
         self._cs = cs
         self._batch: int | None = None
-        self._kept: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._factor_cache: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
         self._known: dict[Any, Callable[..., Any]] = {
             F.linear: self._linear,
             F.embedding: self._embedding,
@@ -205,9 +217,9 @@ class Batched:
         return result
 
     def _factors(self, i: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """c_s A_s (S, m, r) and B_s (S, n, r), kept: they are thin, and tied weights ask twice."""
-        if (i, dtype) not in self._kept:
-            pairs = {}
+        """c_s A_s (S, m, r) and B_s (S, n, r); cached, since tied weights need them twice."""
+        if (i, dtype) not in self._factor_cache:
+            pairs = {}  # +eps and -eps of one direction share their factors
             for u in self._directions:
                 if u.p not in pairs:
                     assert isinstance(u.family, LowRank)
@@ -215,8 +227,9 @@ class Batched:
             A = torch.stack(
                 [c * pairs[u.p][0] for u, c in zip(self._directions, self._cs, strict=True)]
             )
-            self._kept[i, dtype] = A, torch.stack([pairs[u.p][1] for u in self._directions])
-        return self._kept[i, dtype]
+            B = torch.stack([pairs[u.p][1] for u in self._directions])
+            self._factor_cache[i, dtype] = A, B
+        return self._factor_cache[i, dtype]
 
     def _vectors(self, theta: Tensor) -> Tensor:
         """Each theta + c_s u_s for a vector (n,), as (S, n); theta itself if it is not tracked."""
@@ -254,9 +267,9 @@ class Batched:
         if i is not None:
             A, B = self._factors(i, x.dtype)
             left, right = (A, B) if transposed else (B, A)
-            # one by one: a batched product with one column takes several times as long on a CPU
-            thin = torch.stack([part @ narrow for part, narrow in zip(parts, left, strict=True)])
-            out.baddbmm_(thin, right.mT)
+            # one by one: a batched product with a single column is several times slower on a CPU
+            inner = torch.stack([part @ factor for part, factor in zip(parts, left, strict=True)])
+            out.baddbmm_(inner, right.mT)  # (S, T, r) and (S, r, out)
         if bias is not None:
             out += self._vectors(bias)[:, None]
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -279,7 +292,7 @@ class Batched:
         if _renormalizes(options, named):
             return NotImplemented
         ids, i, S = input, self._number[id(weight)], len(self._cs)
-        if ids.shape[0] == 1 and self._batch is not None:  # one row for all inputs, of positions
+        if ids.shape[0] == 1 and self._batch is not None:  # positions, shared by all inputs
             ids = ids.expand(self._batch, *ids.shape[1:])
         self._check_copies(ids, 1)
         self._batch = ids.shape[0]
@@ -293,6 +306,7 @@ class Batched:
         looked_up = F.embedding(ids, weight.detach())
         A, B = self._factors(i, weight.dtype)
         rows = torch.stack([a[number] for a, number in zip(A, flat, strict=True)])  # (S, T, r)
+        # (S, T, n) + (S, T, r) (S, r, n)
         return looked_up.view(S, flat.shape[1], -1).baddbmm(rows, B.mT).view(looked_up.shape)
 
     def _layer_norm(
@@ -313,7 +327,7 @@ class Batched:
         return out.view(input.shape)
 
     def _spread(self, *operands: Any) -> list[Any]:
-        """A vector parameter beside an activation, as one row for each copy."""
+        """The two operands, the vector parameter among them expanded to one vector per input."""
         tracked = [isinstance(o, Tensor) and id(o) in self._number for o in operands]
         theta, x = operands if tracked[0] else reversed(operands)
         if all(tracked) or theta.dim() != 1 or not isinstance(x, Tensor) or x.dim() < 2:
@@ -322,7 +336,7 @@ class Batched:
                 "parameter and an activation only; take a sequential step, with ZOSGD.step"
             )
         self._check_copies(x)
-        rows = self._vectors(theta)  # (S, n)
-        rows = rows.repeat_interleave(x.shape[0] // len(self._cs), 0)
-        rows = rows.view(-1, *[1] * (x.dim() - 2), rows.shape[-1])
-        return [rows, x] if tracked[0] else [x, rows]
+        vectors = self._vectors(theta)  # (S, n)
+        vectors = vectors.repeat_interleave(x.shape[0] // len(self._cs), 0)  # (S * N, n)
+        vectors = vectors.view(-1, *[1] * (x.dim() - 2), vectors.shape[-1])  # (S * N, 1, ..., n)
+        return [vectors, x] if tracked[0] else [x, vectors]

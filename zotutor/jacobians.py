@@ -34,16 +34,16 @@ from .deprecation import warn
 from .parameters import Parameters, resolve
 
 _BUDGET = 1 << 26
-"""Numbers of a Jacobian formed at once: 256 MB in float32."""
+"""Entries of a Jacobian formed at a time: 256 MB in float32."""
 
 
 # ---- J^T g --------------------------------------------------------------------------------------
 
 
 class Pullback:
-    """One forward pass over x whose graph is kept: J(x)^T g for as many g as are wanted.
+    """One forward pass over x with its graph retained: J(x)^T g for any number of vectors g.
 
-    Costs a backward pass for each g, and the activations as long as the object lives.
+    Each g costs one backward pass. The activations stay in memory as long as the object does.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -56,6 +56,7 @@ class Pullback:
         self.params = params
         model = model_of(params)
         with recording(model):
+            # autograd cannot save an inference tensor for the backward pass; a clone is a plain one
             self._z = called(model, x.clone() if x.is_inference() else x.detach())
         if not self._z.requires_grad:
             raise ValueError(
@@ -84,7 +85,7 @@ class Pullback:
 
 
 def filled(parts: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """0 for what does not matter to the logits, and dense what an embedding returns as sparse."""
+    """Zeros for parameters that the logits do not depend on; sparse gradients made dense."""
     return [
         torch.zeros_like(tensor) if part is None else part.detach().to_dense()
         for part, tensor in zip(parts, tensors, strict=True)
@@ -106,7 +107,7 @@ def vjp(model: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         TypeError, ValueError: for a bad batch, model or shape; ValueError where NaN or infinity
             comes out, with the place it comes from.
 
-    For many g at one x use :class:`Pullback`, which keeps the forward pass.
+    For many g at one x use :class:`Pullback`, which makes the forward pass once.
 
     Example:
         >>> vjp(nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))
@@ -165,17 +166,18 @@ def jvp_at(params: Parameters, x: Tensor, v: Tensor, name: str = "x") -> Tensor:
     check_direction("v", v, params.d)
     v = v.detach()
     moved = None
+    # tried on the model itself: torch has no list of the operations with a forward-mode rule
     for way in (_forward_mode, _twice_backward):
         try:
             moved = way(params, x, v)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # no rule for an operation; an error of the model comes out below
+        except RuntimeError:  # an operation without a rule; the model's own errors surface below
             continue
         if moved is not None:
             break
     if moved is None:
-        moved = torch.stack([J @ v.to(J.dtype) for J in (_rows_of_one(params, x_n) for x_n in x)])
+        moved = torch.stack([J @ v.to(J.dtype) for J in (_row_by_row(params, x_n) for x_n in x)])
     return refuse_nonfinite(moved, params, x, name, v=v)
 
 
@@ -198,9 +200,10 @@ def _check_real_tensor(name: str, value: Tensor) -> None:
 
 
 class _ConstantUnderNoGrad(TorchFunctionMode):
-    """What a model computes under ``torch.no_grad()`` has no tangent, as it has no gradient.
+    """Drops the tangents of what a model computes under ``torch.no_grad()``.
 
-    Forward mode by itself does not ask for the grad mode: J v would not be J times v.
+    Forward mode ignores the grad mode, backward passes do not: without this, J v would include
+    terms that J, and so the gradient of the loss, lacks.
     """
 
     def __torch_function__(
@@ -217,7 +220,7 @@ def _forward_mode(params: Parameters, x: Tensor, v: Tensor) -> Tensor:
     with (
         plain_attention(),
         torch.inference_mode(False),
-        torch.enable_grad(),  # nothing here requires a gradient
+        torch.enable_grad(),  # records nothing: no tensor here requires a gradient
         forward_ad.dual_level(),
         _ConstantUnderNoGrad(),
     ):
@@ -231,21 +234,22 @@ def _forward_mode(params: Parameters, x: Tensor, v: Tensor) -> Tensor:
                 "model: its logits carry no derivative: they are detached, or read no trainable "
                 "parameter; return what autograd can follow"
             )
-        return tangent.detach().clone()
+        return tangent.detach().clone()  # (N, V)
 
 
 def _twice_backward(params: Parameters, x: Tensor, v: Tensor) -> Tensor | None:
-    """d/du of v . J^T u, or None if parts of the second derivative were lost.
+    """J v as d/du of v . J^T u, which is linear in u; None if autograd lost a part of it.
 
-    That happens without an error: behind a function that is once differentiable, J^T u is a
-    constant to autograd. So J^T u is taken at random signs u, where u . J v = v . J^T u must hold.
+    It loses parts without an error: through a function that is only once differentiable, J^T u is
+    a constant to autograd. The derivative is therefore taken at random signs u and checked there
+    by the identity u . (J v) = v . (J^T u), whose right side needs one backward pass only.
     """
     with plain_attention():
         pullback = Pullback(params, x)
         z = pullback.logits
         source = torch.Generator(z.device).manual_seed(0)
         u = torch.randint(0, 2, z.shape, generator=source, device=z.device).to(z.dtype) * 2 - 1
-        u.requires_grad_()
+        u.requires_grad_()  # (N, V)
         parts = pullback.parts(u, graph=True)
         pairs = [
             (part, along.to(part.dtype))
@@ -262,7 +266,8 @@ def _twice_backward(params: Parameters, x: Tensor, v: Tensor) -> Tensor | None:
     products = [part.detach().double() * along.double() for part, along in pairs]
     total = sum(float(p.sum()) for p in products)
     rounding = torch.finfo(z.dtype).eps ** 0.5
-    size = float(moved.double().norm()) * z.numel() ** 0.5
+    # the size of the terms that either side adds up, which sets the scale of their rounding
+    size = float(moved.double().norm()) * z.numel() ** 0.5  # |J v| |u|
     size += sum(float(p.square().sum()) for p in products) ** 0.5
     agrees = abs(float((u.detach().double() * moved.double()).sum()) - total) <= rounding * size
     return moved.detach() if agrees else None
@@ -311,15 +316,15 @@ def jacobian_at(
     size = max(1, _BUDGET // max(1, V * params.d)) if chunk_size is None else chunk_size
     dtype = reduce(torch.promote_types, params.dtypes)
     J = torch.empty(x.shape[0], V, params.d, dtype=dtype, device=x.device)
-    for rows, part in zip(J.split(size), x.split(size), strict=True):
-        _fill_rows(rows, params, part)
+    for block, part in zip(J.split(size), x.split(size), strict=True):
+        _fill_block(block, params, part)
     if not bool(J.any()):
-        Pullback(params, x[:1])  # which refuses a model whose logits carry no derivative
+        Pullback(params, x[:1])  # raises if J is 0 because the logits carry no derivative
     return refuse_nonfinite(J, params, x, name)
 
 
-def _fill_rows(J: Tensor, params: Parameters, x: Tensor) -> None:
-    """Write J(x) (N, V, d)."""
+def _fill_block(J: Tensor, params: Parameters, x: Tensor) -> None:
+    """Write J(x) into ``J``, (N, V, d): one copy less than returning it."""
 
     def one(theta: dict[str, Tensor], x_n: Tensor) -> Tensor:
         return logits_of(model_of(params), theta, x_n[None])[0]
@@ -327,17 +332,17 @@ def _fill_rows(J: Tensor, params: Parameters, x: Tensor) -> None:
     try:
         with plain_attention(), torch.no_grad():
             by_name = vmap(jacrev(one), in_dims=(None, 0))(params.named(), x)
-    except Exception:  # noqa: BLE001  what torch.func cannot follow raises anything
-        # an error of the model itself comes out here
-        for row, x_n in zip(J, x, strict=True):
-            row.copy_(_rows_of_one(params, x_n))
+    except Exception:  # noqa: BLE001  torch.func raises errors of many types
+        # an error of the model itself is raised again here
+        for J_n, x_n in zip(J, x, strict=True):
+            J_n.copy_(_row_by_row(params, x_n))
         return
     for i, _, start, stop in params:
-        rows = by_name[params.names[i]]  # (N, V, *shape)
-        J[:, :, start:stop] = rows.reshape(*J.shape[:2], stop - start)
+        part = by_name[params.names[i]]  # (N, V, *shape)
+        J[:, :, start:stop] = part.reshape(*J.shape[:2], stop - start)
 
 
-def _rows_of_one(params: Parameters, x_n: Tensor) -> Tensor:
+def _row_by_row(params: Parameters, x_n: Tensor) -> Tensor:
     """J(x_n) (V, d), by one backward pass for each output."""
     pullback = Pullback(params, x_n[None])
     z = pullback.logits

@@ -1,4 +1,4 @@
-"""The empirical neural tangent kernel, as first order sees it and as zeroth order does."""
+"""The empirical neural tangent kernel (eNTK): K of first order, and K_U of zeroth order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .jacobians import jacobian_at
 from .parameters import Parameters, ParametersLike, at_least_float32, resolve
 
 _COLUMNS = 1 << 24
-"""Numbers of U drawn at once: 64 MB in float32."""
+"""Entries of U drawn at a time: 64 MB in float32."""
 
 
 def entk(model: nn.Module, x_o: Tensor, x_u: Tensor, *, chunk_size: int | None = None) -> Tensor:
@@ -46,10 +46,10 @@ def entk(model: nn.Module, x_o: Tensor, x_u: Tensor, *, chunk_size: int | None =
     """
     check_batch("x_o", x_o)
     check_batch("x_u", x_u)
-    rows = x_o.shape[0] if chunk_size is None else check_integer("chunk_size", chunk_size, low=1)
+    size = x_o.shape[0] if chunk_size is None else check_integer("chunk_size", chunk_size, low=1)
     params = resolve_model(model)
     J_u = jacobian_at(params, x_u, "x_u")
-    return torch.cat([product(jacobian_at(params, part, "x_o"), J_u) for part in x_o.split(rows)])
+    return torch.cat([product(jacobian_at(params, part, "x_o"), J_u) for part in x_o.split(size)])
 
 
 def _exact(M: Tensor) -> Tensor:
@@ -59,11 +59,11 @@ def _exact(M: Tensor) -> Tensor:
 def product(J_o: Tensor, J_u: Tensor) -> Tensor:
     """J_o J_u^T for all pairs: (N_o, V, m) and (N_u, V, m) give (N_o, N_u, V, V).
 
-    Float32 at least: a kernel rounded to bfloat16 would be off by more than many a ZO error.
+    Float32 at least: rounding a kernel to bfloat16 can cost more than the ZO error in question.
     """
     left, right = _exact(J_o).flatten(0, 1), _exact(J_u).flatten(0, 1)
     flat = left @ right.T  # (N_o V, N_u V)
-    return flat.view(*J_o.shape[:2], *J_u.shape[:2]).permute(0, 2, 1, 3)
+    return flat.view(*J_o.shape[:2], *J_u.shape[:2]).permute(0, 2, 1, 3)  # (N_o, N_u, V, V)
 
 
 @flag_became("return_std", True, lambda: zo_entk_with_std)
@@ -80,7 +80,7 @@ def zo_entk(
     r"""The ZO eNTK of the drawn U, :math:`K_U(x_o, x_u) = J(x_o)\, U U^\top J(x_u)^\top`.
 
     :math:`U = [u_1 \dots u_P] / \sqrt P` holds the very directions that :class:`~zotutor.ZOSGD`
-    uses at this seed and step, so that K_U is what that step sees in place of K; its mean is K.
+    uses at this seed and step: K_U takes the place of K in that step. Its mean is K.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -92,8 +92,8 @@ def zo_entk(
         step: which optimizer step.
 
     Returns:
-        Shape (N_o, N_u, V, V), float32 at least. U is drawn some columns at a time and never held
-        whole.
+        Shape (N_o, N_u, V, V), float32 at least. U is drawn a block of columns at a time and never
+        held whole.
 
     Raises:
         TypeError, ValueError: for a bad batch, model, P, directions, seed or step.
@@ -181,9 +181,9 @@ def projected(
     seed: int,
     step: int = 0,
 ) -> Tensor:
-    """:func:`zo_entk` from Jacobians that are known, (N_o, V, d) and (N_u, V, d).
+    """:func:`zo_entk` from known Jacobians, (N_o, V, d) and (N_u, V, d).
 
-    For many draws of U at one theta, where forming the Jacobians again would be the cost.
+    For many draws of U at one theta, where forming the Jacobians each time would dominate the cost.
 
     Returns:
         Shape (N_o, N_u, V, V).
@@ -191,12 +191,12 @@ def projected(
     family, params = check_draw(directions, P=P, seed=seed, step=step), resolve(params)
     J_o, J_u = _check_jacobians(J_o, J_u, params.d)
     total = J_o.new_zeros(J_o.shape[0], J_u.shape[0], J_o.shape[1], J_u.shape[1])
-    for v_o, v_u in _projections(J_o, J_u, params, P, family, seed, step):
+    for v_o, v_u in _slopes(J_o, J_u, params, P, family, seed, step):
         total += product(v_o, v_u)
     return total / P
 
 
-def _projections(
+def _slopes(
     J_o: Tensor,
     J_u: Tensor,
     params: Parameters,
@@ -205,13 +205,16 @@ def _projections(
     seed: int,
     step: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """J_o u_p and J_u u_p, (N, V, columns) each, for some columns p of U at a time."""
+    """J_o u_p and J_u u_p, the logits' slopes along u_p, for a block of columns p of U at a time.
+
+    J U is formed and not U U^T, which has d^2 entries.
+    """
     width = max(1, _COLUMNS // J_o.shape[2])
     for first in range(0, P, width):
         columns = min(width, P - first)
         u = family.dense(params, P=columns, seed=seed, step=step, first=first).to(J_o.dtype)
         v_o = J_o @ u  # (N_o, V, columns)
-        yield v_o, v_o if J_u is J_o else J_u @ u
+        yield v_o, v_o if J_u is J_o else J_u @ u  # (N_u, V, columns)
 
 
 def projected_with_std(
@@ -224,7 +227,7 @@ def projected_with_std(
     seed: int,
     step: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`zo_entk_with_std` from Jacobians that are known, (N_o, V, d) and (N_u, V, d).
+    """:func:`zo_entk_with_std` from known Jacobians, (N_o, V, d) and (N_u, V, d).
 
     Returns:
         Two tensors of shape (N_o, N_u, V, V).
@@ -236,10 +239,11 @@ def projected_with_std(
     J_o, J_u = _check_jacobians(J_o, J_u, params.d)
     total = J_o.new_zeros(J_o.shape[0], J_u.shape[0], J_o.shape[1], J_u.shape[1])
     squares = total.clone()
-    for v_o, v_u in _projections(J_o, J_u, params, P, family, seed, step):
+    for v_o, v_u in _slopes(J_o, J_u, params, P, family, seed, step):
         total += product(v_o, v_u)
-        squares += product(v_o.square(), v_u.square())
+        squares += product(v_o.square(), v_u.square())  # sum_p of (entry of one direction's K_U)^2
     mean = total / P
+    # of one direction, without bias; rounding may take it below 0
     variance = (squares / P - mean.square()).clamp_min(0.0) * (P / (P - 1))
     return mean, (variance / P).sqrt()
 

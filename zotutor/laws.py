@@ -1,8 +1,8 @@
 """The exact laws: what the mean square error of K_U, of a step and of an estimate depends on.
 
-An equality for the mean square, where :mod:`zotutor.bounds` has an inequality that holds with
-stated probability. Every law here is a sum over pairs of rows of one function,
-:func:`pair_variance`.
+Each is an equality for a mean square, where :mod:`zotutor.bounds` has an inequality that holds with
+a stated probability. All of them are sums of one function over pairs of rows,
+:func:`pair_variance`. Proofs are in the book, under the labels (thm-...) given here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Shapes = Sequence[Sequence[int]]
 """The shapes of the trainable parameters, in order; only LowRank needs them."""
 
 _COLUMNS = 1 << 20
-"""Numbers taken to float64 at once: a copy that stays in a cache."""
+"""Entries converted to float64 at a time: the copy stays in the cache."""
 
 
 class Moments(NamedTuple):
@@ -41,7 +41,7 @@ class Moments(NamedTuple):
 
 
 def check_rows(J_o: Tensor, J_u: Tensor) -> None:
-    """Refuse what is not two sets of rows (V, d) of one model."""
+    """Refuse what cannot be the Jacobians (V, d) and (V', d) of one model."""
     for name, J in (("J_o", J_o), ("J_u", J_u)):
         check_floats(
             name,
@@ -88,8 +88,8 @@ def pair_variance(
         (2/r) [norm(M N^T)_F^2 + tr((M^T N)^2) + norm(M^T N)_F^2].
 
     Args:
-        J_o: rows (V, d); any number of rows, a batch flattened as well.
-        J_u: rows (V', d).
+        J_o: rows a_i, (V, d), as many as you like; flatten the Jacobians of a batch.
+        J_u: rows b_j, (V', d).
         directions: family of u.
         shapes: shapes of the trainable parameters, in order; for LowRank only.
 
@@ -136,16 +136,20 @@ def pair_terms(
 def sum_pairs(
     rows: Tensor, columns: Tensor, directions: Directions, shapes: Shapes | None
 ) -> PairTerms:
-    """:func:`pair_terms` of checked arguments; nothing of their size is copied."""
+    """:func:`pair_terms` of checked arguments; makes no copy of their size.
+
+    thm-exact-law, thm-low-rank. The sum over pairs needs no loop over pairs: sum_ij |a_i|^2 |b_j|^2
+    factors, sum_ij (a_i . b_j)^2 is norm(K)_F^2, and the overlap is an inner product over k.
+    """
     left = right = overlap = 0.0
     K = torch.zeros(len(rows), len(columns), dtype=torch.float64, device=rows.device)
     for a, b in _pieces(rows, columns):
-        a2, b2 = a.square(), b.square()
+        a2, b2 = a.square(), b.square()  # (V, columns), (V', columns)
         left, right = left + float(a2.sum()), right + float(b2.sum())
         overlap += float(a2.sum(0) @ b2.sum(0))
         K += a @ b.T  # (V, V')
     norms, aligned = left * right, float(K.square().sum())
-    if isinstance(directions, Sphere):
+    if isinstance(directions, Sphere):  # its law minus the Gaussian one, norms + aligned
         excess = -(2 * norms + 4 * aligned) / (rows.shape[1] + 2)
     elif isinstance(directions, LowRank):
         parts = _matrix_parts(rows, columns, shapes)
@@ -158,7 +162,7 @@ def sum_pairs(
 
 
 def _pieces(rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both in float64, some of the d columns at a time."""
+    """Both in float64, a block of the d columns at a time."""
     width = max(1, _COLUMNS // (len(rows) + len(columns)))
     for a, b in zip(rows.split(width, 1), columns.split(width, 1), strict=True):
         yield a.detach().double(), b.detach().double()
@@ -167,7 +171,7 @@ def _pieces(rows: Tensor, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _matrix_parts(
     rows: Tensor, columns: Tensor, shapes: Shapes | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows' and columns' parts (V, m, n) that belong to matrix-shaped parameters."""
+    """For each matrix-shaped parameter, its parts M (V, m, n) and N (V', m, n) of the two."""
     offset = 0
     for shape in _checked_shapes(shapes, rows.shape[1]):
         size, matrix = math.prod(shape), matrix_shape(shape)
@@ -183,11 +187,12 @@ def _matrix_parts(
 def _factored_excess(M: Tensor, N: Tensor) -> float:
     """2 sum_ij [|M_i N_j^T|^2 + tr((M_i^T N_j)^2) + |M_i^T N_j|^2] for (V, m, n) and (V', m, n).
 
-    The sum is the same for the transposed matrices, so that nothing larger than the smaller of
-    m x m and n x n is formed: at a vocabulary, m x m would be out of reach.
+    thm-low-rank, times r. Transposing both matrices swaps the first and the last term, so nothing
+    larger than the smaller of m x m and n x n is formed: an embedding's m is the vocabulary.
     """
     if M.shape[-1] > M.shape[-2]:
         M, N = M.mT, N.mT
+    # sum_ij |M_i N_j^T|^2 = <sum_i M_i^T M_i, sum_j N_j^T N_j>, two n x n matrices
     right = (torch.einsum("iab,iac->bc", M, M) * torch.einsum("iab,iac->bc", N, N)).sum()
     others = torch.zeros((), dtype=M.dtype, device=M.device)
     for N_j in N:
@@ -204,15 +209,15 @@ def kernel_error_law(
     directions: Directions | None = None,
     shapes: Shapes | None = None,
 ) -> float:
-    """The exact mean square error of K_U, an equality where the paper has a bound.
+    """The exact mean square error of K_U: an equality where the paper has a bound.
 
     E norm(K_U - K)_F^2 for independent entries of kurtosis kappa:
 
         [norm(J_o)_F^2 norm(J_u)_F^2 + norm(K)_F^2
          + (kappa - 3) sum_k (sum_i J_o[i,k]^2)(sum_j J_u[j,k]^2)] / P;
 
-    for Sphere and LowRank see :func:`~zotutor.laws.pair_variance`, of which this is a P-th. No d,
-    no V: only norms and how well they align.
+    for Sphere and LowRank it is :func:`~zotutor.laws.pair_variance` over P. Neither d nor V
+    appears, only norms and alignment. Proved as thm-exact-law in the chapter on kernel fidelity.
 
     Args:
         J_o: Jacobian (V, d); for a set of inputs flatten (N, V, d) with ``.flatten(0, 1)``.
@@ -254,7 +259,7 @@ def dynamics_error_law(
 
         lr^2 [norm(B)_F^2 |g|^2 + |B g|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) g[k]^2] / P.
 
-    It is the kernel's law for the rows of B and the one row g.
+    It is :func:`kernel_error_law` with B in place of J_o and the single row g in place of J_u.
 
     Args:
         A: d log pi / dz, (V, V), or any matrix with V columns: one row of it gives the law for one
@@ -287,6 +292,7 @@ def dynamics_error_law(
         )
     lr = check_real("lr", lr, low=0.0)
     B = A.double() @ J_o.double()  # (V, d)
+    # thm-exact-law for the pair (B, g): the step's error is the kernel's, seen through A and G
     law = kernel_error_law(B, g[None], P=P, directions=directions, shapes=shapes)
     return check_representable("lr", lr * lr * law)
 
@@ -307,7 +313,8 @@ def estimator_moments(
         E[g_hat^T H g_hat] = (1 + 1/P) g^T H g + tr(H) |g|^2 / P
                              + (kappa - 3) sum_k H_kk g_k^2 / P.
 
-    Here is where d is: in the length of the step, and in tr(H), which limits the learning rate.
+    This is where d appears: in the length of the step, and in tr(H), which limits the learning
+    rate. Proved as thm-second-moment and, with M for H, as thm-expected-curvature.
 
     Args:
         g: gradient, (d,).
@@ -348,7 +355,7 @@ def estimator_moments(
 
 
 class Form(NamedTuple):
-    """What E[(u . g)^2 u^T H u] depends on, see :func:`form_law`."""
+    """The numbers that determine E[(u . g)^2 u^T H u], see :func:`form_law`."""
 
     d: int
     trace: float
@@ -366,6 +373,7 @@ class Form(NamedTuple):
 
 def form_law(form: Form, family: Directions) -> float:
     """E[(u . g)^2 u^T H u] for one direction: tr(H) |g|^2 + 2 g^T H g, and what the family adds."""
+    # thm-expected-curvature at P = 1
     gaussian = form.trace * form.squared + 2 * form.along
     if isinstance(family, Sphere):
         return form.d / (form.d + 2) * gaussian
@@ -376,6 +384,7 @@ def form_law(form: Form, family: Directions) -> float:
 
 def mean_of_draws(form: Form, family: Directions, P: int) -> float:
     """E[g_hat^T H g_hat] for the mean over P directions."""
+    # of the P^2 pairs (p, q), P have p = q; in the others u_p and u_q are independent: g^T H g each
     return form_law(form, family) / P + (1 - 1 / P) * form.along
 
 
@@ -385,7 +394,7 @@ def _form(g: Tensor, H: Tensor, family: Directions, shapes: Shapes | None) -> Fo
         size, matrix = math.prod(shape), matrix_shape(shape)
         if matrix is not None:
             cut = slice(offset, offset + size)
-            N, block = g[cut].view(matrix), H[cut, cut].view(*matrix, *matrix)
+            N, block = g[cut].view(matrix), H[cut, cut].view(*matrix, *matrix)  # (m, n, m, n)
             factored += float(
                 torch.einsum("ijil,mj,ml->", block, N, N)
                 + torch.einsum("ijkj,in,kn->", block, N, N)
@@ -416,21 +425,21 @@ def perturbations_needed(
     directions: Directions | None = None,
     overlap: float = 0.0,
 ) -> int:
-    """How many perturbations give a relative error.
+    """How many perturbations reach a given relative error.
 
         P = (1/a + 1 + (kappa - 3) o/a) / error^2
 
-    The relative error is the root of E norm(K_U - K)_F^2 over norm(K)_F, and a the alignment,
-    norm(K)_F^2 / (norm(J_o)_F^2 norm(J_u)_F^2). The same rule with a' = |B g|^2 / (norm(B)_F^2
-    |g|^2) answers for the learning dynamics.
+    The relative error is sqrt(E norm(K_U - K)_F^2) / norm(K)_F, and a the alignment,
+    norm(K)_F^2 / (norm(J_o)_F^2 norm(J_u)_F^2). For the learning dynamics the same formula holds
+    with a' = |B g|^2 / (norm(B)_F^2 |g|^2) in place of a.
 
     Args:
         error: the relative error wanted, above 0.
         alignment: a in (0, 1]; see :func:`~zotutor.alignment`.
         directions: family of u; Rademacher by default. For LowRank, whose law needs more than a,
             use :func:`~zotutor.planning.plan`.
-        overlap: o = sum_k s_o[k] s_u[k] / (norm(J_o)_F^2 norm(J_u)_F^2) with s[k] the squared norm
-            of column k, in [0, 1]. It is about 1/d for spread-out Jacobians; 0 leaves it out.
+        overlap: o = sum_k |J_o[:, k]|^2 |J_u[:, k]|^2 / (norm(J_o)_F^2 norm(J_u)_F^2), in [0, 1].
+            About 1/d if no parameter matters much more than others; 0 leaves the term out.
 
     Returns:
         P, at least 1.
@@ -457,7 +466,7 @@ def perturbations_needed(
 
 
 def needed(variance: float, error: float) -> int:
-    """The least P for which sqrt(variance / P) is at most ``error``.
+    """The smallest P for which sqrt(variance / P) is at most ``error``.
 
     >>> needed(2.0, 0.1)
     200
@@ -468,4 +477,4 @@ def needed(variance: float, error: float) -> int:
             f"error: given {error}, which more than 1e300 perturbations would not reach; give a "
             "larger one"
         )
-    return max(1, math.ceil(P - 1e-9))
+    return max(1, math.ceil(P - 1e-9))  # 1e-9: 200.00000000000003 is 200

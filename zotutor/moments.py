@@ -32,8 +32,8 @@ def estimate_moments(
     r""":func:`~zotutor.estimator_moments` of the mean cross-entropy, without its Hessian H.
 
     g and g^T H g are exact, from one and two backward passes; tr(H) and what else a family needs
-    come from Hessian-vector products with random signs (Hutchinson, 1990), one a sample, and for
-    LowRank three more for each matrix of the model.
+    are estimated by Hessian-vector products with random signs (Hutchinson, 1990), one per sample,
+    and for LowRank three more for each matrix of the model.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -74,7 +74,7 @@ def estimate_moments(
             factored = _factored_sample(g, params, hessian_times, seed, s)
         form = Form(d, trace, along, squared, fourth, factored)
         curvatures.append(mean_of_draws(form, family, P))
-    # for H = I everything is known: its trace d, its diagonal 1, and the factored sum
+    # E|g_hat|^2 is the case H = I, for which the trace, the diagonal and the factored sum are known
     identity = Form(d, d, squared, squared, squared, _factored_identity(g, params))
     norm = mean_of_draws(identity, family, P)
     curvature = summary(curvatures)
@@ -82,7 +82,7 @@ def estimate_moments(
 
 
 def _matrices(g: Tensor, params: Parameters) -> list[tuple[slice, Tensor]]:
-    """The place and the matrix N of each matrix-shaped part of g."""
+    """The slice and the matrix N of each matrix-shaped part of g."""
     return [
         (slice(start, stop), g[start:stop].view(params.matrices[i] or ()))
         for i, _, start, stop in params

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,18 @@ from torch.optim import Optimizer
 from .checks import check_integer, check_real
 from .closure import Loss, check_callable, identity
 from .directions import Direction, Directions, check_draw, chunks, draw, weighted_sum, weighted_sums
-from .estimators import Projection, project, project_batched, resolve_eps
+from .estimators import (
+    Projection,
+    projected_gradients_at,
+    projected_gradients_batched,
+    resolve_eps,
+)
 from .parameters import Parameters, at_least_float32, resolve
 from .rounding import round_stochastically
 from .streams import Stream
 
 _REMEMBERED = 16
-"""How many closures are known to have been checked."""
+"""How many closures a ZOSGD remembers to have checked."""
 
 
 class ZOSGD(Optimizer):
@@ -31,44 +36,45 @@ class ZOSGD(Optimizer):
         g_p = [L(theta + eps u_p) - L(theta - eps u_p)] / (2 eps),
         theta <- theta - (lr / P) sum_p g_p u_p.
 
-    The closure is called 2 P times, all of them before theta changes, and the first time one or two
-    times more: :mod:`zotutor.closure` then checks that it can be probed at all. No probe writes
-    theta, and neither a direction nor the estimate is ever formed: extra memory is one parameter
-    for a probe and two chunks (1 MB each in float32), whatever P is; with LowRank the thin factors
-    of P directions, at most 16 MB. Momentum adds a buffer of the size of the model.
+    The closure is called 2 P times, all of them before theta changes; in the first step once or
+    twice more, since :mod:`zotutor.closure` then checks that it can be probed at all. No probe
+    writes theta, and neither a direction nor the estimate is ever formed: extra memory is one
+    parameter for a probe and two chunks (1 MB each in float32), whatever P is; with LowRank also
+    the factors of P directions, at most 16 MB. Momentum adds a buffer of the size of the model.
 
-    Directions depend on the order of the parameters. It is that of ``named_parameters()`` for
-    ``model.parameters()`` or ``model.named_parameters()``, so that steps use the directions that
-    :func:`~zotutor.zo_entk` draws for the model. Several groups say nothing about it: they need
-    ``model`` as well.
+    Directions depend on the order of the parameters. Given ``model.parameters()`` or
+    ``model.named_parameters()`` it is that of ``named_parameters()``, so that steps use the
+    directions that :func:`~zotutor.zo_entk` draws for the model. Several groups do not determine
+    the order: they need ``model`` as well.
 
     Args:
         params: as for any torch optimizer: ``model.parameters()``, ``model.named_parameters()`` or
             groups with their own lr, momentum and weight_decay. Frozen ones are left out.
-        lr: learning rate eta, at least 0. A stable one is smaller than for SGD, by a factor of
-            about P / (P + 1 + tr(H) / lambda).
+        lr: learning rate eta, at least 0. Stable values are smaller than for SGD, by a factor of
+            about P / (P + 1 + tr(H) / lambda), with lambda the largest eigenvalue of the Hessian H.
         eps: finite-difference step; None for the default of the dtype (1e-3 in float32).
-        P: number of perturbations a step, at least 1.
+        P: number of perturbations per step, at least 1.
         directions: family of u; :class:`~zotutor.Rademacher` by default.
         momentum: m in [0, 1): b <- m b + g_hat, theta <- theta - lr b, as in ``torch.optim.SGD``.
         weight_decay: adds weight_decay * theta to the estimate, as in ``torch.optim.SGD``.
-        model: the model whose parameters the groups hold, all that are trainable; directions then
-            number them as it does, in whatever groups and order they are given.
+        model: the model whose trainable parameters the groups hold, all of them; directions then
+            follow its order, whatever the groups and the order within them.
         seed: 0 <= seed < 2^64; with the step counter it fixes every direction.
 
     Raises:
         TypeError, ValueError: at construction, for arguments out of range, or several groups
             without ``model``; at a step, for a closure that returns no scalar, reads no parameter,
-            or is another at each call.
-        RuntimeError: at a step, for a closure that reads or writes parameters past the probe.
+            or returns different values at the same parameters.
+        RuntimeError: at a step, for a closure that reads or writes parameters where the probe
+            cannot see it.
         NonFiniteLossError: at a step whose loss is NaN or infinite; parameters, buffers and the
             step counter are as they were.
 
-    ``state_dict`` holds the step counter, and what fixes the directions: loading it into an
-    optimizer with another seed or family is refused. Schedulers change ``lr`` as for any optimizer.
+    ``state_dict`` holds the step counter and what determines the directions: loading it into an
+    optimizer with another seed or family raises. Schedulers change ``lr`` as for any optimizer.
 
-    Use :func:`~zotutor.estimate_gradient` instead to look at an estimate, or to feed another
-    optimizer.
+    To look at an estimate, or to use it in another optimizer, call
+    :func:`~zotutor.estimate_gradient` instead.
 
     References:
         Spall (1992); Malladi et al. (2023), MeZO, which regenerates directions from a seed.
@@ -108,6 +114,10 @@ class ZOSGD(Optimizer):
             )
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model: given a {type(model).__name__}, expected a torch.nn.Module")
+        if not isinstance(params, (Tensor, str)) and isinstance(params, Iterable):
+            params = list(params)  # may be an iterator, which can be read once only
+        if not isinstance(params, list) or not any(isinstance(item, dict) for item in params):
+            resolve(params)
         self.directions = check_draw(directions, P=P, seed=seed, step=0)
         self.P, self.seed = int(P), int(seed)
         self.steps_taken = 0
@@ -116,7 +126,7 @@ class ZOSGD(Optimizer):
         self.eps = resolve_eps(eps, self._resolved())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, after checking its lr, momentum and weight_decay."""
+        """As for any optimizer, after a check of the group's lr, momentum and weight_decay."""
         _check_options(self.defaults | param_group)
         super().add_param_group(param_group)
         if hasattr(self, "eps"):  # a later group, maybe of a coarser dtype
@@ -131,6 +141,7 @@ class ZOSGD(Optimizer):
 
         Resolved again if a parameter was added, frozen, or moved to another device.
         """
+        # much cheaper than resolving a large model again at each step
         key = [
             (id(p), p.requires_grad, p.shape, p.dtype, p.device)
             for group in self.param_groups
@@ -186,10 +197,10 @@ class ZOSGD(Optimizer):
     def step_batched(self, closure: Callable[[int], Tensor]) -> Tensor:
         """One step from one batched forward, for LowRank directions; the same up to rounding.
 
-        All 2 P probes share each read of the weights: on small batches that is most of the time.
+        All 2 P probes share each read of the weights, most of the time on small batches.
 
         Args:
-            closure: called once, with 2 P; repeats its batch so many times along dimension 0,
+            closure: called once, with 2 P; repeats its batch that many times along dimension 0,
                 computes without backward, and returns one loss for each copy, (2 P,).
 
         Returns:
@@ -207,18 +218,18 @@ class ZOSGD(Optimizer):
 
     @torch.no_grad()
     def measure(self, closure: Loss, *, only: range | None = None) -> Projection:
-        """The first half of :meth:`step`: what it measures; theta and the step counter stay.
+        """The first half of :meth:`step`, which changes neither theta nor the step counter.
 
         ``step(closure)`` is ``replay(measure(closure).coefficients)``. Between the two halves the P
-        numbers can be written down, or put together from several processes that measured a part
-        of the perturbations each.
+        numbers can be saved, or collected from several processes that each measure a part of the
+        perturbations.
 
         Args:
             closure: as for :meth:`step`; called twice for each perturbation.
             only: which of the perturbations 0, ..., P - 1; None for all.
 
         Returns:
-            The projected gradients, one for each perturbation asked for, and the mean loss.
+            The projected gradients g_p, one per perturbation in ``only``, and the mean loss.
 
         Raises:
             TypeError, ValueError, NonFiniteLossError: as :meth:`step`; ValueError for an ``only``
@@ -238,7 +249,7 @@ class ZOSGD(Optimizer):
     def _measure(self, params: Parameters, closure: Loss, only: range | None) -> Projection:
         check_callable(closure)
         who = identity(closure)
-        found = project(
+        found = projected_gradients_at(
             closure,
             params,
             self._part(params, only),
@@ -253,7 +264,7 @@ class ZOSGD(Optimizer):
     def measure_batched(
         self, closure: Callable[[int], Tensor], *, only: range | None = None
     ) -> Projection:
-        """The first half of :meth:`step_batched`; as :meth:`measure`, in one batched forward."""
+        """The first half of :meth:`step_batched`: :meth:`measure` in one batched forward."""
         return self._measure_batched(self._resolved(), closure, only)
 
     def _measure_batched(
@@ -267,7 +278,7 @@ class ZOSGD(Optimizer):
         who = ("batched", identity(closure))
         drawn = self._part(params, only)
         checked = who in self._checked
-        found = project_batched(closure, params, drawn, eps=self.eps, checked=checked)
+        found = projected_gradients_batched(closure, params, drawn, eps=self.eps, checked=checked)
         self._remember(who)
         return found
 
@@ -276,7 +287,7 @@ class ZOSGD(Optimizer):
             self._checked = (who, *self._checked)[:_REMEMBERED]
 
     def _drawn(self, params: Parameters) -> list[Direction]:
-        """The directions of the current step; its two halves share them."""
+        """The directions of the current step, shared by its two halves."""
         key = (self.directions, self.P, self.seed, self.steps_taken, params.shapes, params.device)
         if self._current is None or self._current[0] != key:
             drawn = draw(self.directions, params, P=self.P, seed=self.seed, step=self.steps_taken)
@@ -296,7 +307,7 @@ class ZOSGD(Optimizer):
 
     @torch.no_grad()
     def replay(self, coefficients: Sequence[float]) -> None:
-        """Take the current step from its P projected gradients, without a loss.
+        """The second half of :meth:`step`: the update from P projected gradients, without a loss.
 
         Args:
             coefficients: g_0, ..., g_(P-1), as :meth:`measure` or
@@ -312,7 +323,7 @@ class ZOSGD(Optimizer):
         self._update(self._resolved(), coefficients)
 
     def _update(self, params: Parameters, coefficients: Sequence[float]) -> None:
-        """Subtract (lr / P) sum_p g_p u_p from theta, and go on to the next step."""
+        """Subtract (lr / P) sum_p g_p u_p from theta, and increment the step counter."""
         drawn = self._drawn(params)
         if self._at_once(params, drawn, coefficients):
             self.steps_taken += 1
@@ -321,10 +332,11 @@ class ZOSGD(Optimizer):
         group_of = {id(theta): group for group in self.param_groups for theta in group["params"]}
         for i, theta, _, _ in params:
             group = group_of[id(theta)]
-            # without momentum lr goes into the weights: for signs the update is then one
-            # rounding, and the same on every device
+            # without momentum, lr is part of the weights: for signs at P = 1 the update is then
+            # exactly +-lr g, and theta is rounded once, the same on every device
             scale = (1.0 if group["momentum"] else -float(group["lr"])) / self.P
             weights = [scale * g for g in coefficients]
+            # the flat copy of a strided theta is written back below
             flat = theta.view(-1) if theta.is_contiguous() else theta.reshape(-1)
             for start, stop in chunks(theta.numel(), theta.device):
                 update = weighted_sum(drawn, weights, i, start, stop, theta.dtype)
@@ -339,7 +351,10 @@ class ZOSGD(Optimizer):
     def _at_once(
         self, params: Parameters, drawn: Sequence[Direction], coefficients: Sequence[float]
     ) -> bool:
-        """The update of a small model in its plainest form; False if it has another."""
+        """Update a small model by `_foreach` calls, and return True; False if it needs the loop.
+
+        The same bits as the loop: the same operations in the same order, without its overhead.
+        """
         group = self.param_groups[0]
         thetas, us = params.tensors, drawn[0].parts
         if us is None or len(self.param_groups) > 1 or group["momentum"] or group["weight_decay"]:
@@ -364,7 +379,8 @@ class ZOSGD(Optimizer):
     ) -> None:
         """Move ``part`` of theta: ``update`` is -lr g_hat, or g_hat if there is momentum.
 
-        ``rounding`` makes the random words for half precision, independent of every direction.
+        ``rounding`` returns the stream for stochastic rounding in half precision, independent of
+        every direction; a function, since float32 has no use for it.
         """
         exact = at_least_float32(theta.dtype)
         lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
@@ -373,9 +389,8 @@ class ZOSGD(Optimizer):
         if momentum:
             state = self.state[theta]
             if "momentum_buffer" not in state:
-                with torch.inference_mode(
-                    False
-                ):  # such a tensor could not be updated outside of it
+                # a buffer created in inference mode could not be updated outside of it
+                with torch.inference_mode(False):
                     state["momentum_buffer"] = torch.zeros(
                         theta.numel(), dtype=exact, device=theta.device
                     )
@@ -385,7 +400,7 @@ class ZOSGD(Optimizer):
             return
         if exact == theta.dtype:
             part.add_(update)
-        else:
+        else:  # to nearest, updates below half a spacing would all be lost (thm-rounding)
             part.copy_(round_stochastically(update.add_(part), theta.dtype, rounding(), start))
 
     def state_dict(self) -> dict[str, Any]:
@@ -395,7 +410,7 @@ class ZOSGD(Optimizer):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles hold: the base class leaves out what it does not know."""
+        """For copies and pickles: the base class leaves out the attributes it does not know."""
         names = ("steps_taken", "eps", "P", "seed", "directions", "model")
         return super().__getstate__() | {name: getattr(self, name) for name in names}
 
@@ -403,17 +418,18 @@ class ZOSGD(Optimizer):
         return {"seed": self.seed, "directions": repr(self.directions)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of another ZOSGD with the same seed and directions.
+        """Load the state of another ZOSGD with the same seed and directions.
 
         Raises:
             TypeError, ValueError: if seed or directions differ, or the state is not one that a
-                ZOSGD over parameters of these shapes can be in; nothing was changed then.
+                ZOSGD over parameters of these shapes can be in. Nothing is changed in that case.
         """
         zo = self._checked_state(state_dict)
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
         thetas = [theta for group in self.param_groups for theta in group["params"]]
         for number, saved in state_dict["state"].items():
-            theta = thetas[number]  # the base class has rounded the buffer to the parameter's dtype
+            # from `state_dict`: the base class has rounded its copy to the parameter's dtype
+            theta = thetas[number]
             buffer = saved["momentum_buffer"].to(theta.device, at_least_float32(theta.dtype))
             self.state[theta]["momentum_buffer"] = buffer.clone()
         self.steps_taken, self.eps, self.P = zo["steps_taken"], zo["eps"], zo["P"]
@@ -450,7 +466,7 @@ class ZOSGD(Optimizer):
         if sum(len(group["params"]) for group in state_dict["param_groups"]) == len(thetas):
             for number, saved in state_dict["state"].items():
                 _check_buffer(number, saved, thetas)
-        return zo  # other numbers of parameters are refused by the base class
+        return zo  # the base class refuses another number of parameters
 
 
 def _check_options(options: Mapping[str, Any], where: str = "") -> None:

@@ -1,7 +1,7 @@
 """P directions that are orthogonal to each other: sampling without replacement.
 
-Independent directions may point the same way twice. Orthogonal ones cannot, and their law is that
-of the sphere times (d - P) / (d - 1), the correction that statistics knows for a finite population.
+Independent directions overlap by chance. Orthogonal ones do not, and their law is that of the
+sphere times (d - P) / (d - 1), the finite-population correction of statistics (thm-orthogonal).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .laws import pair_variance
 def orthogonal_directions(d: int, P: int, *, seed: int) -> Tensor:
     """P directions of length sqrt(d), orthogonal and uniformly distributed: columns, (d, P).
 
-    From the QR decomposition of normal draws, with the signs that make it uniform. It takes d P
+    Q of the QR decomposition of a normal matrix, with the signs that make it uniform. It takes d P
     numbers and d P^2 operations: for small models, and for subspaces.
 
     Args:
@@ -43,7 +43,7 @@ def orthogonal_directions(d: int, P: int, *, seed: int) -> Tensor:
     check_integer("P", P, low=1, high=d + 1)
     generator = torch.Generator().manual_seed(check_integer("seed", seed, low=0))
     Q, R = torch.linalg.qr(torch.randn(d, P, generator=generator, dtype=torch.float64))
-    signs = R.diagonal().sign()
+    signs = R.diagonal().sign()  # with R's diagonal positive, Q is unique and so uniform
     return float(d) ** 0.5 * Q * signs
 
 
@@ -52,13 +52,13 @@ def orthogonal_error_law(J_o: Tensor, J_u: Tensor, *, P: int) -> float:
 
         (d - P) / (P (d - 1)) [d/(d+2) (norm(J_o)_F^2 norm(J_u)_F^2 + 2 norm(K)_F^2) - norm(K)_F^2]
 
-    the law of Sphere times (d - P)/(d - 1). It is 0 at P = d, and the same as without
-    orthogonality, to a relative P/d, where P is far below d. With the identity and g it is
-    E|g_hat - g|^2 = (d/P - 1) |g|^2, where random signs have (d - 1)/P.
+    is the law of Sphere times (d - P)/(d - 1). It is 0 at P = d; for P far below d, orthogonality
+    changes it by a relative P/d only. With J_o the identity and J_u the row g it is
+    E|g_hat - g|^2 = (d/P - 1) |g|^2, where random signs have ((d - 1)/P) |g|^2.
 
     Args:
-        J_o: rows (V, d).
-        J_u: rows (V', d).
+        J_o: Jacobian (V, d); flatten a batch.
+        J_u: Jacobian (V', d).
         P: number of directions, at most d.
 
     Returns:

@@ -1,8 +1,8 @@
 """A model's trainable parameters, resolved once: which they are, and where each is in theta.
 
-theta is all trainable parameters, flattened and joined in ``named_parameters()`` order; d is their
-number. Each public function resolves what it was given once, with :func:`resolve`, and everything
-below it takes the result.
+theta is all trainable parameters, flattened and concatenated in ``named_parameters()`` order; d is
+its length. Each public function resolves its argument once, with :func:`resolve`, and passes the
+result to everything below it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
 class Parameters:
     """The trainable parameters of a model, each once, in order; made by :func:`resolve`.
 
-    A parameter is known everywhere by its position i here: random directions depend on it.
-    Iterating gives (i, tensor, start, stop), where start and stop bound parameter i in theta.
+    Its position i here identifies a parameter everywhere: random directions depend on it.
+    Iteration yields (i, tensor, start, stop), with parameter i at theta[start:stop].
 
     Example:
         >>> params = resolve(nn.Linear(2, 3))
@@ -88,7 +88,7 @@ class Parameters:
 
     @cached_property
     def d(self) -> int:
-        """How many numbers theta has."""
+        """The length of theta."""
         return sum(self.sizes)
 
     @cached_property
@@ -106,7 +106,7 @@ class Parameters:
 
     @cached_property
     def matrices(self) -> tuple[tuple[int, int] | None, ...]:
-        """(m, n) for each that is a matrix or a convolution, None for vectors and scalars."""
+        """(m, n) of each matrix or convolution, None for vectors and scalars."""
         return tuple(matrix_shape(shape) for shape in self.shapes)
 
     @cached_property
@@ -231,7 +231,7 @@ def _checked_iterable(params: Any) -> Iterable[Any]:
 
 
 def _check_trainable(position: int, tensor: Tensor) -> None:
-    """Refuse a tensor along which no perturbation can be drawn."""
+    """Refuse a tensor that cannot be perturbed."""
     if isinstance(tensor, nn.UninitializedParameter):
         raise ValueError(
             f"params: item {position} has no shape yet, as in a lazy module; call the model on a "

@@ -1,10 +1,10 @@
-"""How many perturbations are enough for this model and these data, without forming a Jacobian.
+"""How many perturbations are enough for a given model and data, without forming a Jacobian.
 
-Every law is a sum over rows a_i of J_o and b_j of J_u of something quadratic in each. Where the
-rows are few, as for the label words of a task, each is one backward pass, and the sum is exact.
-Where they are many, as for a vocabulary, it is estimated: with random signs w and w', a = J_o^T w
-and b = J_u^T w' are two vector-Jacobian products, and the law for the one pair (a, b) is an
-unbiased estimate of the whole sum.
+Every law is a sum, over rows a_i of J_o and b_j of J_u, of terms that are quadratic in each. With
+few rows, as for the label words of a task, each takes one backward pass, and the sum is exact. With
+many, as for a vocabulary, it is estimated: for random signs w and w', a = J_o^T w and b = J_u^T w'
+are two vector-Jacobian products, and the law for the single pair (a, b) is an unbiased estimate of
+the whole sum (E[w w^T] = I, as in Hutchinson's estimator of a trace).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .parameters import Parameters
 from .streams import Stream, signs
 
 _HELD = 1 << 29
-"""Numbers of J_u held at once where all rows are formed: 2 GB in float32."""
+"""Entries of J_u held at a time where all rows are formed: 2 GB in float32."""
 
 _FORMED = 1 << 24
-"""Numbers of J_o held at once, in addition: more than one row of a small model."""
+"""Entries of J_o held at a time, in addition: many rows of a small model per product."""
 
 
 class Estimated(NamedTuple):
@@ -41,7 +41,7 @@ class Estimated(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What :func:`plan` found; ``print`` it."""
+    """The result of :func:`plan`; ``print`` it."""
 
     alignment: float
     P: int
@@ -70,10 +70,10 @@ class Plan(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far :func:`refine` is."""
+    """The state of :func:`refine` after each piece of work."""
 
     plan: Plan | None
-    """From what was measured so far; None before there is anything to say."""
+    """From the measurements so far; None while they are all 0."""
     done: int
     total: int
 
@@ -96,7 +96,7 @@ def summary(samples: list[float]) -> Estimated:
 
 
 class _Sums(NamedTuple):
-    """Sums over pairs of rows: of a part of them, or an unbiased estimate of all."""
+    """Sums over pairs of rows: over a part of the pairs, or an unbiased estimate over all."""
 
     variance: float
     squared_kernel: float
@@ -104,7 +104,7 @@ class _Sums(NamedTuple):
 
 
 def _sums(terms: PairTerms, squared_kernel: float | None = None) -> _Sums:
-    """``squared_kernel``, where an estimate is known that varies less than (a . b)^2."""
+    """The sums from a law's terms; ``squared_kernel`` replaces (a . b)^2, which varies more."""
     kernel = terms.aligned if squared_kernel is None else squared_kernel
     return _Sums(terms.norms + kernel + terms.excess, kernel, terms.norms)
 
@@ -121,6 +121,7 @@ def _sampled_kernel(
         )
         a = refuse_nonfinite(back_o(w), params, x_o, "x_o")
         b = refuse_nonfinite(back_u(w_u), params, x_u, "x_u")
+        # |J_o b|^2 has the mean of (a . b)^2, norm(K)_F^2, without the noise of w
         moved = float(jvp_at(params, x_o, b, "x_o").double().square().sum())
         yield _sums(sum_pairs(a[None], b[None], family, params.shapes), moved)
 
@@ -134,7 +135,7 @@ def _sampled_dynamics(
     samples: int,
     seed: int,
 ) -> Iterator[_Sums]:
-    """One backward pass for each sample, and some at the start."""
+    """One backward pass for each sample, and some at the start; |B g|^2 is exact."""
     g = loss_gradient_at(params, x_u, y_u, "x_u", "y_u").g
     moved = float(change_of_log_probs_at(params, x_o, g).double().square().sum())
     back = Pullback(params, x_o)
@@ -149,16 +150,16 @@ def _sampled_dynamics(
 def rows_in_blocks(
     params: Parameters, x: Tensor, size: int, *, log_probs: bool = False, name: str = "x"
 ) -> Iterator[Tensor]:
-    """The rows of J(x), or of A J(x), some at a time: (up to ``size``, d) each.
+    """The rows of J(x), or of A J(x), in blocks of up to ``size`` rows: (size, d) each.
 
-    One backward pass for each output of each input; no more than ``size`` rows are held.
+    One backward pass for each output of each input; no more than one block is held.
     """
     block: list[Tensor] = []
     for x_n in x.split(1):
         back = Pullback(params, x_n)
         z = back.logits
         for e_i in torch.eye(z.shape[1]).to(z):
-            g = e_i - z[0].softmax(-1) if log_probs else e_i
+            g = e_i - z[0].softmax(-1) if log_probs else e_i  # row i of A, or of the identity
             block.append(refuse_nonfinite(back(g[None]), params, x_n, name))
             if len(block) == size:
                 yield torch.stack(block)
@@ -170,7 +171,7 @@ def rows_in_blocks(
 def _exact_kernel(
     params: Parameters, x_o: Tensor, x_u: Tensor, family: Directions
 ) -> Iterator[tuple[int, _Sums]]:
-    """How many rows of J_o were paired with a block of J_u, and the sums over those pairs."""
+    """For each pair of blocks: the number of J_o's rows in it, and the sums over its pairs."""
     for block in rows_in_blocks(params, x_u, max(1, _HELD // params.d), name="x_u"):
         for rows in rows_in_blocks(params, x_o, max(1, _FORMED // params.d), name="x_o"):
             yield len(rows), _sums(sum_pairs(rows, block, family, params.shapes))
@@ -179,7 +180,7 @@ def _exact_kernel(
 def exact_dynamics(
     params: Parameters, x_o: Tensor, g: Tensor, family: Directions
 ) -> Iterator[tuple[int, PairTerms]]:
-    """How many rows of B = A J_o were formed, and the terms of the law over those and g."""
+    """For each block of B = A J_o: its number of rows, and the law's terms for it and g."""
     size = max(1, _FORMED // params.d)
     for rows in rows_in_blocks(params, x_o, size, log_probs=True, name="x_o"):
         yield len(rows), sum_pairs(rows, g[None], family, params.shapes)
@@ -201,7 +202,7 @@ def estimate_kernel_error(
 ) -> Estimated:
     """An unbiased estimate of :func:`~zotutor.kernel_error_law` that never forms a Jacobian.
 
-    Two backward passes and one forward-mode pass a sample, at any V: J^T w for random signs w.
+    Per sample, at any V: two backward passes J^T w for random signs w, and one forward-mode pass.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -244,7 +245,7 @@ def estimate_dynamics_error(
     """An unbiased estimate of :func:`~zotutor.dynamics_error_law` that never forms a Jacobian.
 
     E |Delta_ZO - Delta_FO|^2 of the predicted change of log pi(. | x_o), for one step on the mean
-    cross-entropy of (x_u, y_u). One backward pass a sample.
+    cross-entropy of (x_u, y_u). One backward pass per sample.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -301,22 +302,22 @@ def plan(
     samples: int = 64,
     seed: int,
 ) -> Plan:
-    r"""How many perturbations this model and these data need for a relative error.
+    r"""How many perturbations a model and data need for a given relative error.
 
     The relative error of the kernel is
 
     .. math:: \sqrt{\operatorname E \lVert K_U - K \rVert_F^2} \,/\, \lVert K \rVert_F
 
-    over all pairs of x_o and x_u; it falls as 1/sqrt(P), so that one measurement answers for every
-    P. With labels y_u it is the error of what a user sees, the change of log pi(. | x_o) in one
-    step on (x_u, y_u); then ``alignment`` is a' = |B g|^2 / (norm(B)_F^2 |g|^2). Over T steps at
-    lr / T the same noise averages out as well, so that T steps at P = 1 do what one step does at
-    P = T.
+    over all pairs of x_o and x_u; it falls as 1/sqrt(P), so that one measurement gives it for every
+    P. With labels y_u it is the relative error of the learning dynamics, the change of
+    log pi(. | x_o) in one step on (x_u, y_u); then ``alignment`` is a' = |B g|^2 / (norm(B)_F^2
+    |g|^2). Over T steps at lr / T the noise averages out as it does over directions, so that T
+    steps at P = 1 reach the error of one step at P = T.
 
-    Where one backward pass for each output of each input costs less than ``samples`` samples, as
-    for a few label words, P is exact for these inputs, from some rows of the Jacobians at a time
-    (2 GB in float32 at most); else it is estimated from random signs, and its standard error is
-    stated. Nothing of size V x V is formed.
+    If one backward pass for each output of each input costs less than ``samples`` samples, as for a
+    few label words, P is exact for these inputs, computed from blocks of the Jacobians (2 GB in
+    float32 at most). Otherwise it is estimated from random signs, with its standard error. Nothing
+    of size V x V is formed.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -330,15 +331,15 @@ def plan(
 
     Returns:
         Named tuple: alignment, P, errors {1: .., 8: .., 64: ..}, steps at P = 1, forward_passes
-        (2 P) of one step, target, std_error (of P; 0 where it is exact) and samples. Printing it
-        says so in words.
+        (2 P) of one step, target, std_error (of P; 0 where it is exact) and samples. Its text is
+        the plan in words.
 
     Raises:
         TypeError, ValueError: for bad batches, labels, error or samples; ValueError if the kernel
             is 0, when a relative error means nothing, or where NaN or infinity comes out.
 
-    Where J is known use :func:`~zotutor.kernel_error_law`, which is exact; to see the estimate as
-    it becomes better, :func:`~zotutor.planning.refine`.
+    If you have J use :func:`~zotutor.kernel_error_law`, which is exact; to follow the estimate as
+    it improves, :func:`~zotutor.planning.refine`.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
@@ -371,13 +372,13 @@ def refine(
     samples: int = 64,
     seed: int,
 ) -> Iterator[Progress]:
-    """:func:`plan` as it becomes better: a plan from what was measured so far, after each piece.
+    """:func:`plan` as it improves: after each piece of work, the plan from all so far.
 
     Arguments, errors: as :func:`plan`.
 
     Yields:
-        Named tuples (plan, done, total). Where P is exact, a plan before the last is that of the
-        rows formed so far, each of which is one input and output.
+        Named tuples (plan, done, total). Where P is exact, a plan before the last covers only the
+        rows of the Jacobian formed so far, one for each input and output.
 
     Example:
         >>> x = torch.eye(2)

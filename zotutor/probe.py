@@ -1,13 +1,14 @@
-"""The loss at theta + c u, theta never written.
+"""The loss at theta + c u, without writing theta.
 
-A `torch.overrides.TorchFunctionMode` sees each torch function that Python calls. Where one reads a
-trainable parameter it is given a scratch tensor theta + c u_p instead, which is dropped when the
-function returns. So there is nothing to restore: not after an exception, not after an interrupt,
-not in half precision, where +eps, -2 eps, +eps does not lead back to theta. Tied weights come out
-right, because a parameter is recognized by identity wherever it is used.
+A `torch.overrides.TorchFunctionMode` intercepts each torch function that Python calls. A function
+that reads a trainable parameter gets a scratch tensor theta + c u_p in its place, which is freed
+when the function returns. The obvious way, to perturb theta in place and to restore it afterwards,
+has to restore it after exceptions and interrupts as well, and in half precision cannot: +eps,
+-2 eps, +eps does not lead back to theta. Tied weights come out right, because a parameter is
+recognized by identity wherever it is used.
 
-What is not called from Python as a torch function is not seen: :mod:`zotutor.closure` checks that a
-loss reads its parameters in no such way.
+Reads that are not calls of torch functions from Python are invisible to the mode;
+:mod:`zotutor.closure` checks that a loss makes none.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .fused import Fused
 from .parameters import Parameters, ParametersLike, resolve
 
 Replace = Callable[[int, Tensor], Tensor]
-"""What is handed out for parameter i, given the parameter."""
+"""The tensor to use in place of parameter i, given i and the parameter."""
 
 Operations = Callable[[Any, Any, dict[str, Any]], Any]
 """Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
@@ -59,24 +60,25 @@ _READS_NO_VALUE |= {
 
 
 _ALIASING = {vars(torch._C.TensorBase)["data"].__get__, Tensor.detach}
-"""Reads that return the same memory, in a tensor that does not know its base."""
+"""Reads that return the same memory in a new tensor whose ``_base`` does not say so."""
 
 
 class Substitution(TorchFunctionMode):
-    """Hands ``replace(i, theta_i)`` to each torch function that reads parameter number i.
+    """Passes ``replace(i, theta_i)`` to each torch function that reads parameter i.
 
-    A context: enter it once for each evaluation, after :meth:`aim` has said what to hand out.
-    ``reads`` counts how often a parameter was handed out since.
+    A context: enter it once per evaluation, after setting ``replace`` with :meth:`aim`. ``reads``
+    counts the replacements made since.
     """
 
     def __init__(self, params: Parameters) -> None:
         super().__init__()
         self.number = {id(tensor): i for i, tensor in enumerate(params.tensors)}
-        self.params = params  # keeps the ids valid
+        self.params = params  # keeps the tensors alive, and with them their ids valid
+        # address ranges of the parameters' memory, sorted for bisection by _is_alias
         spans = sorted(
             (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes)
             for tensor in params.tensors
-            if tensor.is_contiguous()  # between the entries of others may lie somebody else's
+            if tensor.is_contiguous()  # a strided one may enclose memory of other tensors
         )
         self._starts, self._stops = [start for start, _ in spans], [stop for _, stop in spans]
         self._replace: Replace = as_they_are
@@ -84,7 +86,7 @@ class Substitution(TorchFunctionMode):
         self.reads = 0
 
     def aim(self, replace: Replace, fused: Operations | None = None) -> Self:
-        """Say what is handed out from now on; ``fused`` is tried first for each operation."""
+        """Set what replaces a parameter from now on; ``fused`` is tried first for an operation."""
         self._replace, self._fused, self.reads = replace, fused, 0
         return self
 
@@ -117,9 +119,9 @@ class Substitution(TorchFunctionMode):
         scratch: dict[int, Tensor] = {}
         args = tuple([self._swapped(value, scratch) for value in args])
         kwargs = {name: self._swapped(value, scratch) for name, value in kwargs.items()}
-        if not isinstance(func, FunctionType):  # a built-in function does what its name says
+        if not isinstance(func, FunctionType):  # a built-in that writes has a name that says so
             result = func(*args, **kwargs)
-        else:
+        else:  # a Python function may write to its arguments somewhere inside
             before = _versions(scratch)
             result = func(*args, **kwargs)
             if before != _versions(scratch) and func not in _RESCALING:
@@ -129,11 +131,11 @@ class Substitution(TorchFunctionMode):
         return result
 
     def result(self, loss: Any) -> Any:
-        """What a closure returned, perturbed if it is a parameter itself."""
+        """The value a closure returned, replaced if it is a parameter itself."""
         return self._swapped(loss, {})
 
     def _reads(self, func: Any, values: Any) -> bool:
-        """Whether a parameter is among the values; an error if an alias of one is."""
+        """Whether a parameter is among the values; raises if an alias of one is."""
         found = False
         for value in values:
             if isinstance(value, Tensor):
@@ -164,7 +166,7 @@ class Substitution(TorchFunctionMode):
         return k > 0 and address < self._stops[k - 1]
 
     def _swapped(self, value: Any, scratch: dict[int, Tensor]) -> Any:
-        """The value with a scratch tensor for each parameter in it, the same one each time."""
+        """The value with each parameter in it replaced; one scratch tensor per parameter."""
         if isinstance(value, Tensor):
             i = self.number.get(id(value))
             if i is None:
@@ -194,16 +196,17 @@ class Substitution(TorchFunctionMode):
 
 
 _RESCALING = (nn.functional.embedding, nn.functional.embedding_bag, torch.embedding_renorm_)
-"""With max_norm they rescale rows in place first: part of their value, so done on the scratch."""
+"""With max_norm they first rescale rows in place. That is part of what they compute, and happens to
+the scratch tensor here."""
 
 
 def _versions(scratch: dict[int, Tensor]) -> list[int]:
-    """How often each was written to, where torch counts that."""
+    """How many in-place writes each has seen; torch does not count them for inference tensors."""
     return [0 if tensor.is_inference() else tensor._version for tensor in scratch.values()]
 
 
 def _mark_scratch(tensor: Tensor) -> None:
-    """Have writes to a tensor, and to views of it, recognized as writes to a parameter."""
+    """Mark a tensor, so that writes to it or to its views are refused as writes to a parameter."""
     base: Any = tensor if tensor._base is None else tensor._base
     base._is_scratch = True
 
@@ -216,7 +219,7 @@ def _written(func: Any) -> RuntimeError:
 
 
 def as_they_are(_: int, theta: Tensor) -> Tensor:
-    """What is handed out at theta itself."""
+    """The replacement at theta itself, c = 0."""
     return theta.detach()
 
 
@@ -246,9 +249,9 @@ def _updates_statistics(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
-    """A context in which compiled functions run as they were written.
+    """A context in which compiled functions run eagerly.
 
-    Compiled, a probe would be traced into them, and compiled again for each direction.
+    Otherwise the mode would be traced into them, with a recompilation for each direction.
     """
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
@@ -275,7 +278,7 @@ def check_model(model: nn.Module) -> None:
 def probing(
     params: ParametersLike, kind: type[Substitution] = Substitution
 ) -> Iterator[Substitution]:
-    """A context without gradients, in which the :class:`Substitution` it gives may be entered.
+    """A context without gradients that yields a :class:`Substitution`, to be entered inside it.
 
     Raises:
         TypeError, ValueError: for a model that cannot be probed, see :func:`check_model`.
@@ -293,7 +296,7 @@ def probing(
 
 @contextmanager
 def substitute(params: ParametersLike, replace: Replace) -> Iterator[Substitution]:
-    """A context in which operations that read parameter i get ``replace(i, theta_i)``."""
+    """A context in which operations that read parameter i get ``replace(i, theta_i)`` instead."""
     with probing(params) as mode, mode.aim(replace):
         yield mode
 
@@ -310,15 +313,15 @@ def perturbed(
 ) -> Iterator[Substitution]:
     """A context in which everything is computed at theta + c u, while theta is never written.
 
-    It works for any code that reads parameters by torch functions: a model called, a loss computed
-    from raw parameters, recurrent layers, attention, tied weights. Inside, gradients are off, and
-    writing to a parameter is an error, as is reading one by a view taken before. Compiled models
-    run uncompiled. Extra memory: the parameters of one operation.
+    It works for any code that reads parameters through torch functions: calls of a model, a loss
+    of raw parameters, recurrent layers, attention, tied weights. Inside, gradients are off;
+    writing to a parameter is an error, and so is reading one through a view taken before. Compiled
+    models run eagerly. Extra memory: the parameters of one operation.
 
-    What goes around torch functions is computed at theta: scripted functions (scripted modules are
-    refused), the backward pass of a custom function, hand-written kernels, other threads.
-    :func:`~zotutor.estimate_gradient` and :class:`~zotutor.ZOSGD` check that a loss does no such
-    thing; this context, whose body runs once, cannot.
+    Code that bypasses torch functions is computed at theta: scripted functions (scripted modules
+    are refused), the backward pass of a custom function, hand-written kernels, other threads.
+    :func:`~zotutor.estimate_gradient` and :class:`~zotutor.ZOSGD` evaluate a loss more than once
+    and check for such reads; this context runs its body once and cannot.
 
     Args:
         params: a model, or its parameters, with or without names.
@@ -329,15 +332,15 @@ def perturbed(
         p: which of the step's perturbations.
 
     Yields:
-        The active mode; its ``reads`` counts how often a parameter was handed out.
+        The active mode; its ``reads`` counts how often a parameter was replaced.
 
     Raises:
         TypeError: for a trainable parameter that is not real, or a scripted module.
         ValueError: for a model with dropout or batch norm in training mode.
         RuntimeError: for a write to a parameter, or a probe inside a probe.
 
-    Use it to look at a loss anywhere along a direction. For a gradient estimate use
-    :func:`~zotutor.estimate_gradient`, for training :class:`~zotutor.ZOSGD`; both use it.
+    Use it to evaluate a loss anywhere along a direction. For a gradient estimate use
+    :func:`~zotutor.estimate_gradient`, for training :class:`~zotutor.ZOSGD`; both work this way.
 
     Example:
         >>> theta = torch.zeros(3, requires_grad=True)
@@ -361,17 +364,18 @@ def toward(
     c: float,
     read: Callable[[Tensor], Tensor] | None = None,
 ) -> Substitution:
-    """The mode, aimed at theta + c u; ``read`` says how theta is read from memory.
+    """The mode, aimed at theta + c u.
 
-    A small model's perturbed parameters are all computed here. A large one's are computed where
-    they are used, block by block if it is read as it is.
+    The perturbed parameters of a small model are computed here, all at once. Those of a large model
+    are computed where they are used, block by block (:class:`~zotutor.fused.Fused`) unless ``read``
+    is given: a function that returns theta's values given its memory, see :mod:`zotutor.closure`.
     """
 
-    def handed(i: int, theta: Tensor) -> Tensor:
+    def perturbed_at_use(i: int, theta: Tensor) -> Tensor:
         if read is None:
             return direction.perturbed(i, theta, c)
         plain = read(theta)
-        # a copy has room for the result
+        # if `read` made a copy, the result is written over it
         own = plain.data_ptr() != theta.data_ptr() and plain.is_contiguous()
         return direction.perturbed(i, plain, c, out=plain.view(-1) if own else None)
 
@@ -379,11 +383,12 @@ def toward(
         thetas = mode.params.tensors
         moved = direction.all_perturbed(thetas if read is None else list(map(read, thetas)), c)
         return mode.aim(lambda i, _: moved[i])
-    return mode.aim(handed, Fused(mode.number, direction, c) if read is None else None)
+    fused = Fused(mode.number, direction, c) if read is None else None
+    return mode.aim(perturbed_at_use, fused)
 
 
 class _CallableModule(ModuleType):
-    """This module; calling it is what `zotutor.probe` was in 0.1, and ends with 0.3."""
+    """This module, callable as the function `zotutor.probe` of 0.1 was; until 0.3."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Substitution]:
         warnings.warn(

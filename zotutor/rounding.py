@@ -1,4 +1,4 @@
-"""Updates that are not lost in half precision: stochastic rounding, driven by the hash."""
+"""Stochastic rounding, by which small updates in half precision are not lost (thm-rounding)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from .streams import Stream, uniforms
 def round_stochastically(values: Tensor, dtype: torch.dtype, stream: Stream, start: int) -> Tensor:
     """Each value rounded to one of its two neighbors in ``dtype``, on average to itself.
 
-    A value between two neighbors goes to the nearer one with a probability that makes the mean
-    right: E[rounded] = value. Rounding to nearest would lose every update below half a spacing, as
-    a learning rate of 1e-6 is in bfloat16.
+    The probability of each neighbor is such that E[rounded] = value. Rounding to nearest would lose
+    every update below half a spacing, which at a learning rate of 1e-6 in bfloat16 is most of them.
 
     Args:
         values: float32, flat.
         dtype: bfloat16 or float16.
-        stream: random words, one half for each value.
-        start: number of the first value in the stream.
+        stream: random words, of which each value uses 32 bits.
+        start: position of the first value in the stream.
 
     Returns:
-        The same shape in ``dtype``. Values that ``dtype`` holds exactly are kept.
+        The same shape in ``dtype``. Values that ``dtype`` can represent are unchanged.
 
     References:
         Gupta et al. (2015).
@@ -34,7 +33,8 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, stream: Stream, sta
         ([1.0, 1.0078125], 0.1)
     """
     nearest = values.to(dtype)
-    missing = values - nearest.to(values.dtype)
+    missing = values - nearest.to(values.dtype)  # exact
+    # the other neighbor is the next number of `dtype` on the value's side of the nearest
     toward = torch.where(missing > 0, torch.inf, -torch.inf).to(dtype)
     neighbor = torch.nextafter(nearest, toward)
     gap = (neighbor.to(values.dtype) - nearest.to(values.dtype)).abs()

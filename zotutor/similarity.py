@@ -1,4 +1,4 @@
-"""How alike two kernels are, and how much of two inputs' Jacobians points the same way."""
+"""How similar two kernels are, and how well the Jacobians of two inputs align."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _blocks(name: str, M: Tensor, expected: str) -> Tensor:
 
 
 def _size(M: Tensor) -> Tensor:
-    """The largest number of each block, (..., 1, 1): 1 / it keeps squares within the dtype."""
+    """The largest entry of each block, (..., 1, 1); divided by it, squares do not overflow."""
     return M.abs().amax(dim=(-2, -1), keepdim=True)
 
 
@@ -39,7 +39,7 @@ def _check_broadcast(left: tuple[str, Tensor], right: tuple[str, Tensor]) -> Non
 
 
 def alignment(J_o: Tensor, J_u: Tensor) -> Tensor:
-    r"""How much of two inputs' Jacobians points the same way.
+    r"""The alignment of the Jacobians of two inputs.
 
     .. math::
 
@@ -47,7 +47,7 @@ def alignment(J_o: Tensor, J_u: Tensor) -> Tensor:
         \qquad K = J_o J_u^\top,
 
     in [0, 1]. The relative error of the ZO eNTK with Gaussian directions is
-    :math:`\sqrt{(1/a + 1) / P}`.
+    :math:`\sqrt{(1/a + 1) / P}` (thm-exact-law).
 
     Args:
         J_o: Jacobians (..., V, d).
@@ -59,7 +59,7 @@ def alignment(J_o: Tensor, J_u: Tensor) -> Tensor:
 
     Raises:
         TypeError, ValueError: for other shapes, numbers that are not finite, or a Jacobian that is
-            0, which points nowhere.
+            0, which has no direction.
 
     Example:
         >>> alignment(torch.eye(2), torch.eye(2))
@@ -93,7 +93,7 @@ def effective_rank(K: Tensor) -> Tensor:
 
     .. math:: \frac{\operatorname{tr}(K)^2}{\operatorname{tr}(K^2)}
 
-    Between 1 (one direction) and V (all alike). For x_o = x_u it is 1 / alignment.
+    Between 1 (one nonzero eigenvalue) and V (all equal). For x_o = x_u it is 1 / alignment.
 
     Args:
         K: shape (..., V, V), symmetric: kernel blocks with x_o = x_u.
@@ -182,8 +182,9 @@ def _as_matrices(K_hat: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         )
     if K.dim() == 2:
         return K_hat, K
+    # (N_o, N_u, V, V') -> (N_o, V, N_u, V') -> (N_o V, N_u V')
     left, right = (M.permute(0, 2, 1, 3).flatten(2).flatten(0, 1) for M in (K_hat, K))
-    return left, right  # (N_o V, N_u V')
+    return left, right
 
 
 def cka(K_hat: Tensor, K: Tensor) -> Tensor:
@@ -196,9 +197,9 @@ def cka(K_hat: Tensor, K: Tensor) -> Tensor:
         \frac{\langle H \hat K H, H K H \rangle}
              {\lVert H \hat K H \rVert_F \lVert H K H \rVert_F}.
 
-    It is the same when a kernel is scaled by a positive number, or a constant is added to all of a
-    row or of a column; both kernels may be permuted, or turned within the centered subspace,
-    together. So it sees shape only: use :func:`relative_frobenius` to see size too.
+    It does not change when a kernel is scaled by a positive number, when a constant is added to a
+    row or a column, or when both kernels are permuted, or rotated within the centered subspace,
+    together. So it compares shape only: use :func:`relative_frobenius` to compare size too.
 
     Args:
         K_hat: one block (V, V'), or blocks for sets of inputs (N_o, N_u, V, V').
@@ -232,7 +233,7 @@ def centered_cosine(K_hat: Tensor, K: Tensor) -> Tensor:
         centered = M - M.mean(-2, keepdim=True) - M.mean(-1, keepdim=True) + mean
         norm = torch.linalg.matrix_norm(centered, keepdim=True)
         rounding = 10 * torch.finfo(M.dtype).eps * torch.linalg.matrix_norm(M, keepdim=True)
-        if bool((norm <= rounding).any()):  # else rounding would be compared
+        if bool((norm <= rounding).any()):  # nothing is left to compare but rounding
             raise ValueError(
                 f"{name}: given a kernel that is 0 after centering, expected some variation; CKA "
                 "has no value here, so use relative_frobenius"
@@ -249,9 +250,8 @@ def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
 
     .. math:: \frac 1 n \sum_{i=1}^n \lvert s_i - t_i \rvert.
 
-    It does not change when either kernel is multiplied by an orthogonal matrix from either side,
-    and is in the unit of the kernel: divide by the mean singular value of K for a relative
-    distance.
+    It does not change when either kernel is multiplied by an orthogonal matrix from either side.
+    It has the unit of the kernel: divide by the mean singular value of K for a relative distance.
 
     Args:
         K_hat: one block (V, V'), or blocks for sets of inputs (N_o, N_u, V, V').

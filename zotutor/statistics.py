@@ -1,6 +1,6 @@
-"""What the chapters say about measured numbers: means with errors, a power, a correlation.
+"""Statistics of measured numbers: means with standard errors, a power law, a correlation.
 
-Each is computed in double precision.
+All are computed in double precision.
 """
 
 from __future__ import annotations

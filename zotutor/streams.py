@@ -1,8 +1,8 @@
 """Counter-based random numbers: SplitMix64 (Steele, Lea and Flood, 2014).
 
-Word n of a stream is mix(key + n * gamma), where key and gamma, an odd number, are themselves mixed
-from the integers that name the stream. Two streams do not run along the same sequence, because
-their gammas differ. Integer arithmetic only, so that every device gives the same words.
+Word n of a stream is mix(key + n * gamma), with key and gamma (odd) mixed from the integers that
+identify the stream. With one gamma for all, the streams would be shifts of a single sequence, and
+could overlap. Only integer arithmetic is used, so that every device gives the same words.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def _mix(z: int) -> int:
+    """SplitMix64's bijection of 64-bit integers: each bit of z affects every bit of the result."""
     z &= _MASK
     z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
     z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
@@ -29,7 +30,7 @@ def _mix(z: int) -> int:
 
 
 def mixed(*parts: int) -> int:
-    """One 64-bit integer that depends on each of the integers given, and on their order."""
+    """A 64-bit hash of the given integers, which depends on their order."""
     z = 0
     for part in parts:
         z = _mix((z + _GOLDEN) ^ _mix(part + _GOLDEN))
@@ -48,7 +49,7 @@ def _signed(z: int) -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless sequence of 64-bit words, any of which can be computed from its number.
+    """An endless sequence of 64-bit words with random access.
 
     ``key`` and ``gamma`` are int64, or tensors of them for several streams: (S, 1) for the same
     numbers of S streams, or one entry per number.
@@ -59,20 +60,20 @@ class Stream:
 
     @classmethod
     def of(cls, *parts: int) -> Stream:
-        """The stream that belongs to a tuple of integers, such as (seed, step, p, parameter)."""
+        """The stream identified by a tuple of integers, such as (seed, step, p, parameter)."""
         z = mixed(*parts)
         return cls(_signed(_mix(z + _GOLDEN)), _signed(_mix(z + 2 * _GOLDEN) | 1))
 
     @classmethod
     def family(cls, *parts: int, count: int) -> list[Stream]:
-        """The streams of (*parts, 0), ..., (*parts, count - 1); mixes what they share once."""
+        """The streams of (*parts, 0), ..., (*parts, count - 1); hashes their common prefix once."""
         z = mixed(*parts)
         states = [_mix((z + _GOLDEN) ^ _mix_of_number(i)) for i in range(count)]
         return [cls(_signed(_mix(s + _GOLDEN)), _signed(_mix(s + 2 * _GOLDEN) | 1)) for s in states]
 
     @classmethod
     def stack(cls, streams: Sequence[Stream], device: torch.device | str) -> Stream:
-        """S streams side by side: what is drawn from them has shape (S, ...)."""
+        """S streams as one, whose draws have shape (S, ...)."""
         keys, gammas = zip(*((stream.key, stream.gamma) for stream in streams), strict=True)
         return cls(
             torch.tensor(keys, device=device)[:, None], torch.tensor(gammas, device=device)[:, None]
@@ -85,7 +86,7 @@ class Stream:
     def at(self, numbers: Tensor) -> Tensor:
         """The words with these numbers, int64 of the same shape (for one stream)."""
         z = (numbers * self.gamma).add_(self.key)
-        # int64 shifts copy the sign bit; the masks make them shifts of an unsigned number
+        # `_mix`, on tensors. int64 shifts copy the sign bit; the masks make them unsigned shifts
         z = z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
         z = z.bitwise_xor_((z >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
         return z.bitwise_xor_((z >> 31).bitwise_and_((1 << 33) - 1))
@@ -103,7 +104,7 @@ def _sign_table(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def signs(stream: Stream, where: Where, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Random signs, 64 from each word."""
+    """Random signs, 64 per word: one bit per sign is why they cost so little."""
     if isinstance(where, Tensor):
         bits = (stream.at(where >> 6) >> (where & 63)) & 1
         return (2 * bits - 1).to(dtype)
@@ -114,14 +115,14 @@ def signs(stream: Stream, where: Where, dtype: torch.dtype, device: torch.device
 
 def _signs_of(words: Tensor, dtype: torch.dtype) -> Tensor:
     """The bits of words (..., W) as signs (..., 64 W)."""
-    rows = words.view(torch.uint8).int()  # (..., 8 W): the bytes
-    table = _sign_table(dtype, words.device)
-    return table.index_select(0, rows.view(-1)).view(*words.shape[:-1], -1)
+    octets = words.view(torch.uint8).int()  # (..., 8 W)
+    table = _sign_table(dtype, words.device)  # (256, 8): one lookup instead of eight shifts
+    return table.index_select(0, octets.view(-1)).view(*words.shape[:-1], -1)
 
 
 @lru_cache(maxsize=16)
 def _layout(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """If stream k gives ``sizes[k]`` words: the stream of each word, and its number there."""
+    """For ``sizes[k]`` words of each stream k, in one list: each word's stream and number in it."""
     counts = torch.tensor(sizes, device=device)
     owner = torch.repeat_interleave(counts)
     starts = counts.cumsum(0) - counts
@@ -133,19 +134,19 @@ def signs_of_each(
 ) -> list[Tensor]:
     """The first ``sizes[k]`` signs of each stream, (sizes[k],), from one pass over all their words.
 
-    What :func:`signs` gives for each; on a small model it costs as much for all as that for one.
+    Equal to :func:`signs` of each. On a small model it costs for all as much as that for one.
     """
     owner, numbers = _layout(tuple(-(-size // 64) for size in sizes), device)
     keys, gammas = torch.tensor(
         [[stream.key for stream in streams], [stream.gamma for stream in streams]], device=device
     )[:, owner]
     drawn = _signs_of(Stream(keys, gammas).at(numbers), dtype)  # (64 W,)
-    # the last word of each may have signs to spare
+    # each stream's last word may have more signs than needed: split into (used, unused, ...)
     return list(drawn.split([n for size in sizes for n in (size, -size % 64)])[::2])
 
 
 def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The low and the high 32 bits of the words that hold the numbers, two numbers per word."""
+    """The low and the high 32 bits of the words that hold numbers ``where``, two per word."""
     if isinstance(where, Tensor):
         words = stream.at(where >> 1)
     else:
@@ -154,26 +155,27 @@ def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor,
 
 
 def _pick(even: Tensor, odd: Tensor, where: Where) -> Tensor:
-    """The numbers wanted, of those that the words give: one even and one odd number per word."""
+    """The numbers ``where``, given the even and the odd number that each word yields."""
     if isinstance(where, Tensor):
         return torch.where((where & 1).bool(), odd, even)
     first = where.start % 2
-    pairs = torch.stack((even, odd), dim=-1).flatten(-2)
+    pairs = torch.stack((even, odd), dim=-1).flatten(-2)  # (..., W) each -> (..., 2 W)
     return pairs[..., first : first + where.stop - where.start]
 
 
 def normals(stream: Stream, where: Where, device: torch.device) -> Tensor:
-    """Standard normals by Box and Muller (1958), two from each word, float64.
+    """Standard normals by the transform of Box and Muller (1958), two per word, float64.
 
     Devices agree up to the rounding of log, sin and cos.
     """
     low, high = _halves(stream, where, device)
+    # + 0.5 keeps the logarithm finite
     radius = high.double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
     angle = low.double().mul_(2.0**-32 * 2.0 * math.pi)
     return _pick(radius * angle.cos(), radius * angle.sin(), where)
 
 
 def uniforms(stream: Stream, where: Where, device: torch.device) -> Tensor:
-    """Uniform on [0, 1) with 32 bits, two from each word, float64."""
+    """Uniform on [0, 1) with 32 bits, two per word, float64."""
     low, high = _halves(stream, where, device)
     return _pick(low, high, where).double().mul_(2.0**-32)

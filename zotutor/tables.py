@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 NAMES = ("minilm_kernel", "mnist_fidelity", "sst2_minilm", "zo_step_cpu")
-"""Those that ship."""
+"""The tables that ship."""
 
 
 def table(name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What one zeroth-order step does with high probability, and not only in the mean square.
+"""The error of one zeroth-order step with high probability, and not only in the mean square.
 
-For Gaussian directions the whole distribution is known: along g the step is off by one
-chi-squared factor, and across it by one normal vector. Two tails with explicit constants follow.
+For Gaussian directions its whole distribution is known (thm-step-distribution): a chi-squared
+factor along g, and a normal vector orthogonal to it. Their tails give a bound with explicit
+constants.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ def change_error_draws(B: Tensor, g: Tensor, *, P: int, draws: int, seed: int) -
 
         B g_hat = c B g + |g| sqrt(c / P) B' w     in distribution:
 
-    along g the P squares (u_p . g)^2 add up to |g|^2 P c, and given these, the rest of the
-    directions is independent of them and normal. B' w is drawn from its m x m covariance.
+    along g the P squares (u_p . g)^2 add up to |g|^2 P c, and the parts of the directions
+    orthogonal to g are normal and independent of these squares. B' w is drawn from its m x m
+    covariance.
 
     Args:
-        B: rows of what is looked at, (m, d): log-probabilities, or the identity.
+        B: derivatives of the observed quantities, (m, d): log-probabilities, or the identity.
         g: gradient, (d,).
         P: number of perturbations, at least 1.
         draws: how many, at least 1.
@@ -53,6 +55,7 @@ def change_error_draws(B: Tensor, g: Tensor, *, P: int, draws: int, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     across = B @ B.T - torch.outer(along, along) / g.square().sum()  # of B' w, (m, m)
     size, basis = torch.linalg.eigh(across)
+    # a root of the covariance; Cholesky would fail, since B' may have a rank below m
     root = basis * size.clamp_min(0).sqrt()  # (m, m)
     normal = torch.randn(draws, P + len(B), generator=generator, dtype=torch.float64)
     c = normal[:, :P].square().mean(1, keepdim=True)  # (draws, 1)
@@ -69,11 +72,12 @@ def change_error_bound(B: Tensor, g: Tensor, *, P: int, delta: float) -> float:
         max(c_+ - 1, 1 - c_-) + sqrt(c_+ / P) w |g| / |B g|,
         w^2 = tr(S) + 2 sqrt(x tr(S^2)) + 2 x norm(S)_2.
 
-    It is the inequality of Hanson and Wright for the two parts of :func:`change_error_draws`, with
-    constants. No d and, for one log-probability, no V. At P = 1 it is a few times the quantile.
+    It is the inequality of Hanson and Wright, with constants, for the two parts of
+    :func:`change_error_draws`. Neither d nor, for one log-probability, V appears. At P = 1 it is a
+    few times the true quantile.
 
     Args:
-        B: rows of what is looked at, (m, d).
+        B: derivatives of the observed quantities, (m, d).
         g: gradient, (d,).
         P: number of perturbations, at least 1.
         delta: probability of failure, in (0, 1).
@@ -99,14 +103,15 @@ def change_error_bound(B: Tensor, g: Tensor, *, P: int, delta: float) -> float:
         raise ValueError(f"delta: given {delta}, expected below 1; it is a probability of failure")
     x, low, high = math.log(3.0 / delta), *(_chi_square(P, q) for q in (delta / 3, 1 - delta / 3))
     across = B @ B.T - torch.outer(along, along) / g.square().sum()  # S, (m, m)
-    width = across.trace() + 2 * math.sqrt(x) * across.norm()
+    # delta/3 for each of: c above c_+, c below c_-, |B' w| above its bound
+    width = across.trace() + 2 * math.sqrt(x) * across.norm()  # tr(S^2) = norm(S)_F^2
     width = (width + 2 * x * torch.linalg.matrix_norm(across, 2)).sqrt()
     sideways = math.sqrt(high / P) * float(width * g.norm() / along.norm())
     return max(high - 1.0, 1.0 - low) + sideways
 
 
 def _chi_square(P: int, probability: float) -> float:
-    """The quantile of chi^2_P / P, by bisection."""
+    """The quantile of chi^2_P / P, by bisection: torch has no inverse of `gammainc`."""
     half = torch.tensor(P / 2, dtype=torch.float64)
     low, high = 0.0, 1.0
     while torch.special.gammainc(half, half * high) < probability:

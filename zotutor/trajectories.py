@@ -46,7 +46,7 @@ class Trajectory(NamedTuple):
     def deviation(self) -> Tensor:
         """|log pi_ZO - log pi_FO| over |total FO change| at each recorded step, (R,).
 
-        In the lazy regime it is ``constant`` / sqrt(T P) at the last step T.
+        In the lazy regime it is ``constant`` / sqrt(T P) at the last step T (thm-tp-law).
         """
         total = _length(self.log_probs_fo[-1] - self.log_probs_fo[0])
         return (self.log_probs_zo - self.log_probs_fo).flatten(1).norm(dim=1) / total
@@ -70,9 +70,9 @@ def trajectory(
 ) -> Trajectory:
     r"""Run FO-SGD and ZO-SGD side by side on the same batches, and predict both step by step.
 
-    Each step's change of log pi(. | x_o) is predicted from the parameters it starts at: -lr A J_o g
+    The change of log pi(. | x_o) in a step is predicted from the parameters before it: -lr A J_o g
     for FO and -lr A J_o U U^T g for ZO, with the very U of that step. Predictions are summed over
-    the run, for comparison with what was measured.
+    the run, for comparison with the measured change.
 
     The deviation of the two runs at the end of T steps obeys
 
@@ -83,8 +83,8 @@ def trajectory(
         C^2 = \frac{\lVert B \rVert_F^2 \lvert g \rvert^2 + \lvert B g \rvert^2 + \dots}
         {\lvert B g \rvert^2},
 
-    as long as B = A J_o and the gradient g keep their values: the one-step law summed over
-    independent steps. C is computed from B and g at the start (full data), without a fit.
+    as long as B = A J_o and the gradient g stay constant: the one-step law summed over independent
+    steps (thm-tp-law). C is computed from B and g at the start (full data), without a fit.
 
     In half precision the FO run keeps its parameters in float32 and rounds them for each pass, and
     the ZO run rounds its updates stochastically, as :class:`~zotutor.ZOSGD` does: rounding to
@@ -102,7 +102,7 @@ def trajectory(
         batch_size: inputs per step, drawn with replacement; None for all data each step.
         seed: of the directions and of the batches, 0 <= seed < 2^64.
         record: steps after which to record, in [0, steps]; by default about ten, with 0 and T.
-        kernel_inputs: how many observed inputs the kernel drift is computed on.
+        kernel_inputs: number of observed inputs on which the kernel drift is computed.
 
     Returns:
         Named tuple, R recorded steps: steps (R,), log_probs_fo and log_probs_zo (R, N_o, V),
@@ -137,7 +137,7 @@ def trajectory(
     zeroth = resolve_model(zo)
     optimizer = ZOSGD(zo.parameters(), lr, eps=eps, P=P, directions=family, seed=seed)
     generator = torch.Generator().manual_seed(seed % (1 << 63))
-    told_fo = told_zo = torch.zeros_like(_log_probs(start, observe))
+    sum_fo = sum_zo = torch.zeros_like(_log_probs(start, observe))  # of predictions, (N_o, V)
     seen: list[tuple[Tensor, ...]] = []
     for t in range(steps + 1):
         if t in wanted:
@@ -147,28 +147,28 @@ def trajectory(
                 kernels = [_kernel(params, observe[:kernel_inputs]) for params in both]
                 aligned = _alignment(first.params, observe, first.gradient(x, y, t))
             drifts = [(K - kernel_start).norm() / _length(kernel_start) for K in kernels]
-            seen.append((*logs, told_fo, told_zo, *drifts, aligned))
+            seen.append((*logs, sum_fo, sum_zo, *drifts, aligned))
         if t == steps:
             break
         x_t, y_t = x, y
         if batch_size is not None:
-            rows = torch.randint(len(x), (batch_size,), generator=generator)
-            x_t, y_t = x[rows], y[rows]
+            indices = torch.randint(len(x), (batch_size,), generator=generator)
+            x_t, y_t = x[indices], y[indices]
         g = first.gradient(x_t, y_t, t)
-        told_fo = told_fo - lr * change_of_log_probs_at(first.params, observe, g)
+        sum_fo = sum_fo - lr * change_of_log_probs_at(first.params, observe, g)
         with _diverging(t):
             g_zo = loss_gradient_at(zeroth, x_t, y_t, "data[0]", "data[1]").g
-        projected = random_projection(g_zo, zeroth, P=P, directions=family, seed=seed, step=t)
-        told_zo = told_zo - lr * change_of_log_probs_at(zeroth, observe, projected)
+        estimate = random_projection(g_zo, zeroth, P=P, directions=family, seed=seed, step=t)
+        sum_zo = sum_zo - lr * change_of_log_probs_at(zeroth, observe, estimate)
         first.step(g, lr)
         optimizer.step(partial(_loss, zo, x_t, y_t))
-    log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned = (
+    log_fo, log_zo, sum_fo, sum_zo, drift_fo, drift_zo, aligned = (
         torch.stack(column) for column in zip(*seen, strict=True)
     )
     constant = math.sqrt(sum(terms) / terms.aligned)
     recorded = torch.tensor(sorted(wanted))
     return Trajectory(
-        recorded, log_fo, log_zo, told_fo, told_zo, drift_fo, drift_zo, aligned, constant
+        recorded, log_fo, log_zo, sum_fo, sum_zo, drift_fo, drift_zo, aligned, constant
     )
 
 
@@ -200,7 +200,7 @@ class _FirstOrder:
 
 @contextmanager
 def _diverging(t: int) -> Iterator[None]:
-    """After the first step, when data and model were fine, NaN comes from the learning rate."""
+    """Blame the learning rate for NaN after the first step, at which data and model were fine."""
     try:
         yield
     except ValueError as error:
@@ -238,7 +238,7 @@ def _log_probs(params: Parameters, x: Tensor) -> Tensor:
 
 
 def _length(change: Tensor) -> Tensor:
-    """The norm of what others are divided by, or an error if it is 0."""
+    """The norm of a change that serves as a divisor; raises if it is 0."""
     length = change.norm()
     if not bool(length > 0):
         raise ValueError(
@@ -262,7 +262,7 @@ def _observed(params: Parameters, x_o: Tensor) -> Tensor:
 def _start_terms(
     params: Parameters, observe: Tensor, x: Tensor, y: Tensor, family: Directions
 ) -> PairTerms:
-    """What the one-step law depends on, for B and the gradient of all data at the start."""
+    """The terms of the one-step law, for B and the gradient of all data at the start."""
     g = loss_gradient_at(params, x, y, "data[0]", "data[1]").g
     B = _observed(params, observe)
     terms = pair_terms(B, g[None], directions=family, shapes=params.shapes)
@@ -293,7 +293,7 @@ class DeviationGrid(NamedTuple):
         return rms, squares.std(-1) / math.sqrt(squares.shape[-1]) / (2 * rms)
 
     def constants(self) -> Tensor:
-        """Each deviation times sqrt(T P), (len(steps), len(P), S); near C, says the law."""
+        """Each deviation times sqrt(T P), (len(steps), len(P), S); about C, by the law."""
         T = torch.tensor(self.steps, dtype=torch.float64)[:, None, None]
         P = torch.tensor(self.P, dtype=torch.float64)[None, :, None]
         return self.deviation * (T * P).sqrt()
@@ -367,7 +367,7 @@ def deviation_grid(
         end = _log_probs(first.params, observe)
         total = _length(end - start)
         for column, perturbations in enumerate(P):
-            cell += 1  # each cell draws for itself, so that their errors are independent
+            cell += 1  # part of the seed, so that errors of different cells are independent
             for number, seed in enumerate(seeds):
                 zo = _zeroth_order(model, x, y, T, lr, perturbations, family, (cell << 32) + seed)
                 found[row, column, number] = (_log_probs(zo, observe) - end).norm() / total

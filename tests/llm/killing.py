@@ -24,7 +24,7 @@ from small import save_model, toy_task
 
 from zotutor import llm
 
-STEPS = 150
+STEPS = 600
 
 
 def session(base: torch.nn.Module, tokenizer: object, output: Path) -> int:
@@ -66,15 +66,18 @@ def main(folder: Path, kills: int, seed: int) -> None:
     for k in range(kills):
         before = size(book)
         child = session(model, tokenizer, output)
+        # at most half of a session's share of the steps is awaited, so that none ends by itself
+        share = STEPS // kills // 2
+        grown = before + 48 * (random_.randrange(share) if k % 2 else share)
+        latest = time.monotonic() + (60 if k % 2 else random_.uniform(0, 0.25))
+        while (
+            size(book) < grown
+            and time.monotonic() < latest
+            and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ):
+            time.sleep(1e-4)
         if k % 2:
-            grown = before + 48 * random_.randrange(STEPS // kills * 2)
-            while size(book) < grown and not os.waitid(
-                os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
-            ):
-                time.sleep(1e-4)
             time.sleep(random_.uniform(0, 4e-3))
-        else:
-            time.sleep(random_.uniform(0, 0.25))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"session {k} ended by itself: {status}"

@@ -17,7 +17,7 @@ VOCABULARY = {word: n for n, word in enumerate(["<pad>", "<unk>", "</s>", *WORDS
 V = len(VOCABULARY)
 
 
-def word_tokenizer(**special: str) -> Any:
+def word_tokenizer(**special: str | None) -> Any:
     """A tokenizer of whole words, which pads with <pad> unless told otherwise."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers

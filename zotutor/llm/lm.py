@@ -13,22 +13,14 @@ from torch import nn
 
 from zotutor.checks import check_integer, check_path
 
+from .gguf import plain_folder
+from .library import quiet, transformers
+from .packages import find
+
 Kind = Literal["causal", "classifier"]
 
 TINY = Path(__file__).with_name("tiny")
 """The folder of the model that ships: an OPT of 0.66 million parameters, see its README.md."""
-
-
-def transformers() -> Any:
-    """The transformers library, or an error that says which extra to install."""
-    try:
-        import transformers as library
-    except ImportError as error:
-        raise ImportError(
-            "language models need transformers, which is not installed; run: "
-            'pip install "zotutor[llm]"'
-        ) from error
-    return library
 
 
 def load(
@@ -47,9 +39,10 @@ def load(
     the library's default; :func:`~zotutor.jvp` swaps in one with a forward-mode derivative itself.
 
     Args:
-        name_or_folder: "tiny" for the small model that ships with this package; a folder in the
-            format of ``save_pretrained``; or the name of a model on the hub, such as
-            "facebook/opt-125m".
+        name_or_folder: "tiny" for the small model that ships with this package; "smollm2" for
+            SmolLM2-135M-Instruct, which ``zotutor fetch`` brings; a folder in the format of
+            ``save_pretrained``; a GGUF file, or a folder with one; or the name of a model on the
+            hub, such as "facebook/opt-125m".
         dtype: float32, bfloat16 or float16.
         device: where to put the model.
         kind: "causal" for a causal language model; "classifier" for an encoder with a sequence
@@ -81,7 +74,7 @@ def load(
     if kind not in ("causal", "classifier"):
         raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier'")
     check_integer("seed", seed, low=0, high=1 << 64)
-    source, options = _source(name_or_folder, revision)
+    source, options = _source(name_or_folder, revision, dtype)
     options["trust_remote_code"] = False
     with _readable(source):
         if kind == "causal":
@@ -156,25 +149,16 @@ def _readable(source: str, kind: str | None = None) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def quiet(library: Any, *, local: bool) -> Iterator[None]:
-    """Silence the warning that a head is new, and progress bars of local files."""
-    logging = library.utils.logging
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if local:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-
-
-def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
+def _source(
+    name_or_folder: str | Path, revision: str | None, dtype: torch.dtype
+) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
+    if name_or_folder == "smollm2":
+        return str(plain_folder(find("smollm2"), dtype=dtype)), {"local_files_only": True}
     folder = TINY if name_or_folder == "tiny" else check_path("model", name_or_folder)
+    gguf = _gguf(folder)
+    if gguf is not None:
+        return str(plain_folder(gguf, dtype=dtype)), {"local_files_only": True}
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
@@ -198,3 +182,18 @@ def _source(name_or_folder: str | Path, revision: str | None) -> tuple[str, dict
             "them in a pull request only"
         )
     return str(name_or_folder), {"revision": revision}
+
+
+def _gguf(path: Path) -> Path | None:
+    """A GGUF file, or the only one in a folder without safetensors; None if there is none."""
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    if not path.is_dir() or any(path.glob("*.safetensors")):
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) > 1:
+        raise ValueError(
+            f"{path}: holds {len(found)} GGUF files ({', '.join(f.name for f in found)}); give the "
+            "path of one"
+        )
+    return found[0] if found else None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zotutor.checks import check_integer, check_path
 from zotutor.streams import Stream, uniforms
 
-from . import reviews
+from . import reviews, snippets
 from .data_files import read_rows
 
 
@@ -55,6 +55,7 @@ FORMATS: Mapping[str, Format] = {
         reviews.LABEL_WORDS,
         ("", None),
     ),
+    "snippets": Format(_sst2, ("sentence",), ("terrible", "great"), ("", None)),
     "sst2": Format(_sst2, ("sentence",), ("terrible", "great"), ("nyu-mll/glue", "sst2")),
     "rte": Format(
         _rte,
@@ -119,7 +120,8 @@ def task(
     """A task by name, with examples that ship, from a folder, or from the ``datasets`` library.
 
     Args:
-        name: "reviews" (ships with the package), "sst2", "rte" or "boolq".
+        name: "reviews" (ships with the package), "snippets" (``zotutor fetch`` brings it), "sst2",
+            "rte" or "boolq".
         folder: where ``train`` and ``dev`` (or ``validation``, ``val``) lie, as .tsv with a header
             or .jsonl; None to load from the hub with ``datasets``.
         shots: train on this many examples of each label, drawn by ``seed``; None for all.
@@ -152,6 +154,11 @@ def task(
         train, dev = (
             [Example(form.prompt({"text": r.text}), r.label) for r in reviews.examples(split)]
             for split in ("train", "test")
+        )
+    elif name == "snippets":
+        train, dev = (
+            [Example(form.prompt({"sentence": s.text}), s.label) for s in snippets.examples(part)]
+            for part in ("train", "dev")
         )
     else:
         train, dev = _from_hub(form, revision)

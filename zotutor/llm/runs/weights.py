@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zotutor.llm import lm
+from zotutor.llm.library import quiet, transformers
 
 from .disk import RunStoppedError, check_room, make_folder, remove_empty, sync_folder
 
@@ -77,7 +77,7 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
 
 def _write(model: Any, tokenizer: Any, folder: Path) -> None:
     """Both, and have them reach the disk."""
-    with lm.quiet(lm.transformers(), local=True):
+    with quiet(transformers(), local=True):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
