@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor.llm import Example, Positions, Rows, encode, evaluate, finetune
-from zotutor.llm.preparing import coarsest, prepare, width
+from zotutor.llm.limits import width
+from zotutor.llm.preparing import coarsest, prepare
 from zotutor.llm.prompts import padded
 from zotutor.llm.rows import Layout, logits_in
 from zotutor.llm.stepping import Batches
@@ -309,7 +310,15 @@ def test_an_encoder_decoder_that_generates_is_refused(name: str, tmp_path: Any) 
             run()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is an encoder-decoder.*--kind classifier"):
+    with pytest.raises(ValueError, match=r"is an encoder-decoder.*kind=\"classifier\""):
+        zo.llm.load(tmp_path)
+
+
+def test_an_architecture_without_such_a_model_is_refused(tmp_path: Any) -> None:
+    albert = ("AlbertForSequenceClassification", "AlbertConfig", CLASSIFIERS["absolute"][2])
+    network(albert).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no causal language model .* kind=\"classifier\", or"):
         zo.llm.load(tmp_path)
 
 
@@ -358,7 +367,7 @@ def test_what_is_no_language_model_is_refused() -> None:
         (nn.Linear(2, 2), "Linear cannot be called on a prompt of"),
         (tagger, "returns 2 logits for each token"),
         (network(CLASSIFIERS["absolute"], num_labels=3), "returns 3 logits.*2 labels"),
-        (network(CLASSIFIERS["decoder"], num_labels=2, pad_token_id=None), "3 prompts at a time"),
+        (network(CLASSIFIERS["decoder"], num_labels=2, pad_token_id=None), "4 prompts at a time"),
     ):
         for run in runs(model.eval(), tokenizer):
             with pytest.raises(ValueError, match=says):

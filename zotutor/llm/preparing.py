@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .limits import check_ids, check_width
 from .lm import Kind, is_out_of_memory
 from .prompts import padded, token_ids, word_ids
-from .rows import Layout, Rows, configured, logits_in, padded_positions, unwrapped
+from .rows import Layout, Rows, configured, logits_in, unwrapped
 
 _CAUSAL = (
     Layout("left", positions=True, last=True),
@@ -59,7 +60,7 @@ class Prompts:
         """
         found = token_ids(self._tokenizer, texts, length=self._length, causal=self._causal)
         check_width(self._model, max(map(len, found)))
-        _check_ids(self._model, max(map(max, found)))
+        check_ids(self._model, max(map(max, found)))
         return found
 
     def batch(self, texts: Sequence[str]) -> Tensor:
@@ -251,10 +252,10 @@ def _check_causal(model: nn.Module, ids: list[int], logits: Tensor, tolerance: f
         error = _difference(other[:, place].double(), logits[:, place].double())
         if error > tolerance:
             raise ValueError(
-                f"model: its logits for a token change by {100 * error:.2g} % with the tokens after "
-                f"it, where rounding explains {100 * tolerance:.2g} %, so that they are no guess at "
-                "the next token; take a causal language model (some need is_decoder=True in their "
-                "config.json), or a sequence classifier"
+                f"model: its logits for a token change by {100 * error:.2g} % with the tokens "
+                f"after it, where rounding explains {100 * tolerance:.2g} %, so that they are no "
+                "guess at the next token; take a causal language model (some need is_decoder=True "
+                "in their config.json), or a sequence classifier"
             )
 
 
@@ -317,48 +318,3 @@ def coarsest(model: nn.Module, *seen: torch.dtype) -> torch.dtype:
     dtypes = {tensor.dtype for tensor in (*model.parameters(), *model.buffers())}.union(seen)
     usual = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     return max(dtypes.intersection(usual), key=lambda dtype: torch.finfo(dtype).eps)
-
-
-# ---- what a model can read ----------------------------------------------------------------------
-
-
-def _check_ids(model: nn.Module, most: int) -> None:
-    try:
-        count = configured(model).get_input_embeddings().weight.shape[0]
-    except (AttributeError, NotImplementedError):
-        return  # it does not say
-    if most >= count:
-        raise ValueError(
-            f"tokenizer: its ids go up to {most}, and this model has embeddings for 0 to "
-            f"{count - 1}; give the tokenizer that belongs to the model"
-        )
-
-
-def width(model: nn.Module) -> int | None:
-    """The number of tokens that a model reads at most; None if it says of no limit.
-
-    Learned positions that begin after a padding index leave fewer than the configuration says:
-    RoBERTa reads 512 of 514. The virtual tokens of an adapter take some as well.
-    """
-    config = getattr(configured(model), "config", None)
-    names = ("max_position_embeddings", "max_seq_len")  # the second is MPT's
-    most = next((getattr(config, name) for name in names if hasattr(config, name)), None)
-    if not isinstance(most, int) or most < 1:
-        return None
-    for positions in padded_positions(model):
-        most = min(most, positions.num_embeddings - int(positions.padding_idx or 0) - 1)
-    adapters = [getattr(module, "active_peft_config", None) for module in model.modules()]
-    return most - max(getattr(adapter, "num_virtual_tokens", None) or 0 for adapter in adapters)
-
-
-def check_width(model: nn.Module, given: int) -> None:
-    """Refuse prompts of more tokens than the model reads.
-
-    Raises:
-        ValueError: naming both lengths.
-    """
-    most = width(model)
-    if most is not None and given > most:
-        raise ValueError(
-            f"length: a prompt has {given} tokens, and this model reads {most}; give length={most}"
-        )
