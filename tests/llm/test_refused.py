@@ -152,7 +152,7 @@ def test_the_disk_has_no_room_for_it(
 ) -> None:
     before = snapshot(tmp_path / "work")
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "check_room", raises(RunStoppedError("no room")))
+        patch.setattr(folder, "check_free_space", raises(RunStoppedError("no room")))
         with pytest.raises(RunStoppedError, match="no room"):
             run(place)
     assert snapshot(tmp_path / "work") == before

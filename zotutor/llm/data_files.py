@@ -1,8 +1,8 @@
-"""Rows of a table on disk: .tsv with a header, as spreadsheets, pandas or GLUE write it, or .jsonl.
+"""Records in a file: .tsv with a header, as spreadsheets, pandas or GLUE write it, or .jsonl.
 
-Both dialects of TSV are read. Spreadsheets and pandas put cells that hold a quote, a tab or a
-newline in quotes, and double the quotes in them; GLUE quotes nothing, so that a cell may begin with
-a quote of its own. A file is of the first kind if all its quotes can be read so.
+Both dialects of TSV are read. Spreadsheets and pandas enclose cells that contain a quote, a tab or
+a newline in quotes, and double the quotes in them; GLUE quotes nothing, so that a cell may begin
+with a quote of its own. A file is read as the first kind if all its quotes parse that way.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^"\t\n]*))(\t|\n|\Z)')
 """A cell in quotes, or one without any, and what ends it."""
 
 Row = tuple[int, Mapping[str, Any]]
-"""The number of the line that a row begins in, and its cells by column."""
+"""The number of the line in which a record begins, and its cells by column."""
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .tsv or .jsonl file.
+    """The records of a .tsv or .jsonl file.
 
     Raises:
         ValueError: naming file and line, for what cannot be read.
@@ -67,7 +67,7 @@ def _same_width(rows: Sequence[tuple[int, list[str]]]) -> bool:
 
 
 def _quoted_rows(text: str) -> list[tuple[int, list[str]]] | None:
-    """The rows of a table whose quotes enclose cells; None if one of them does not."""
+    """The records of a table whose quotes enclose cells; None if one quote does not."""
     rows: list[tuple[int, list[str]]] = []
     cells: list[str] = []
     place, line, first = 0, 1, 1

@@ -1,8 +1,8 @@
-"""Learning dynamics of a language model: a row for every position, and steps seen without a J.
+"""Learning dynamics of a language model: logits at every position, and steps without a Jacobian.
 
-A loss over whole sequences is a loss over places, each a sequence and a position in it. By
-causality the logits at a place depend on the tokens up to it only, so that every place is an input
-of its own, and all that is said of inputs holds for places.
+A loss over whole sequences is a sum over places, each a sequence and a position in it. By causality
+the logits at a place depend only on the tokens up to it, so that every place is an input of its
+own, and statements about inputs hold for places (thm-sequence-step).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .rows import Layout, Rows
 
 
 class Positions(Rows):
-    """A causal language model that returns one row of next-token logits for each place.
+    """A causal language model that returns the next-token logits at each place, (M, V).
 
-    A place is a sequence and a position in it; places (M, 2) are the input, so that the kernel, the
-    planner and :func:`~zotutor.one_step` take a place for what they call an input. One forward pass
-    over the sequences named serves all their places (teacher forcing).
+    A place is a sequence and a position in it. Places (M, 2) are this model's inputs: the kernel,
+    the planner and :func:`~zotutor.one_step` treat each as an input. One forward pass over the
+    sequences involved serves all their places (teacher forcing).
 
     Args:
         model: a causal language model of transformers, in eval mode.
         tokens: token ids (N, T), -1 for none, as :func:`~zotutor.llm.encode` returns.
-        pad: deprecated; masks places that hold this id as well.
+        pad: deprecated; masks this token id as padding as well.
 
     Raises:
         ValueError: if ``tokens`` is not (N, T), or one of its rows has less than two tokens.
@@ -62,10 +62,10 @@ class Positions(Rows):
         self.register_buffer("tokens", tokens, persistent=False)
 
     def places(self, *texts: int) -> tuple[Tensor, Tensor]:
-        """Every place of some sequences that has a next token, and that token.
+        """Every place of given sequences that has a next token, and that token.
 
         Args:
-            texts: rows of ``tokens``; all of them if none is given.
+            texts: numbers of sequences in ``tokens``; all of them if none is given.
 
         Returns:
             Places (M, 2), in reading order, and their next tokens (M,).
@@ -82,7 +82,7 @@ class Positions(Rows):
         """Places (M, 2) to logits (M, V) of the token that follows each."""
         texts, row = places[:, 0].unique(return_inverse=True)
         tokens = self.tokens[texts]
-        # on the right, where no token before it sees it, padding changes no place's logits
+        # tokens do not attend to later ones, so padding on the right changes no place's logits
         logits = as_logits(self.model(**self.inputs(*self.aligned(tokens, "right"))))
         position = self.real(tokens).long().cumsum(1)[row, places[:, 1]] - 1
         position = position + logits.shape[1] - tokens.shape[1]  # after an adapter's virtual tokens
@@ -91,17 +91,17 @@ class Positions(Rows):
 
 
 class StepFidelity(NamedTuple):
-    """How much of one step survives P random directions; see :func:`step_fidelity`."""
+    """How well P random directions reproduce a first-order step; see :func:`step_fidelity`."""
 
     d: int
     alignment: float
     law: float
     errors: Tensor
     gradient_errors: Tensor
-    """Of the estimate U U^T g of the gradient itself, with the same draws."""
+    """Errors of the gradient estimate U U^T g itself, for the same draws."""
 
     def root_mean_square(self) -> tuple[float, float]:
-        """Of the errors, with its standard error."""
+        """The root mean square of the errors, with its standard error."""
         squares = self.errors.double().square()
         size = math.sqrt(squares.mean())
         return size, float(squares.std() / math.sqrt(len(squares)) / (2 * size))
@@ -125,10 +125,10 @@ def step_fidelity(
 
     .. math:: \sqrt{\operatorname E \lvert B U U^\top g - B g \rvert^2} \,/\, \lvert B g \rvert,
 
-    whose square at P = 1 is 1/a' + 1 and a term of the kurtosis, with the alignment a' = |B g|^2 /
-    (norm(B)_F^2 |g|^2). The law takes one backward pass for each of the N_o V rows
-    of B, of which none is kept; a draw takes P passes over g and one forward-mode pass. For a large
-    V use :func:`~zotutor.estimate_dynamics_error`, which needs no pass for each row.
+    whose square at P = 1 is 1/a' + 1 plus a term in the kurtosis, with the alignment a' = |B g|^2 /
+    (norm(B)_F^2 |g|^2). The law takes one backward pass for each of the N_o V rows of B, which are
+    not stored; a draw takes P passes over g and one forward-mode pass. For a large V use
+    :func:`~zotutor.estimate_dynamics_error`, whose cost does not grow with V.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -172,9 +172,9 @@ def step_fidelity(
     norms, aligned, excess = (sum(column) for column in zip(*pieces, strict=True))
     errors, gradient_errors = [], []
     for step in range(draws):
-        seen = random_projection(g, params, P=P, directions=family, seed=seed, step=step)
-        errors.append(float((change_of_log_probs_at(params, x_o, seen) - exact).norm()) / size)
-        gradient_errors.append(float((seen - g).norm() / g.norm()))
+        estimate = random_projection(g, params, P=P, directions=family, seed=seed, step=step)
+        errors.append(float((change_of_log_probs_at(params, x_o, estimate) - exact).norm()) / size)
+        gradient_errors.append(float((estimate - g).norm() / g.norm()))
     law = math.sqrt((norms + aligned + excess) / aligned / P)
     drawn = torch.tensor(errors), torch.tensor(gradient_errors)
     return StepFidelity(g.numel(), aligned / norms, law, *drawn)

@@ -37,12 +37,12 @@ def evaluate(
         batch_size: prompts at a time.
         length: truncate prompts to this many tokens.
         kind: "causal" or "classifier"; by default a model that returns logits for every token is
-            causal, and one that returns a row for each prompt is a classifier.
+            causal, and one that returns a vector for each prompt is a classifier.
         ranks: the processes that share the prompts; each must evaluate the same.
 
     Raises:
         ValueError: for no examples, one that is longer than the model reads, or a label without a
-            word; for a model whose rows depend on the other prompts in a batch.
+            word; for a model whose logits for a prompt depend on the others in its batch.
     """
     batch_size, ranks = check_integer("batch_size", batch_size, low=1), ranks or Ranks()
 
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def shared(right: Callable[[int, int], int], count: int, ranks: Ranks) -> Accuracy:
-    """The accuracy from the right answers of all ranks; what stops one of them stops all."""
+    """The accuracy from the right answers of all ranks; an error on one stops all."""
     return accuracy(ranks.total(lambda: right(ranks.rank, ranks.count)), count)
 
 

@@ -40,18 +40,18 @@ Schedule = Literal["constant", "linear"]
 
 
 class Run(NamedTuple):
-    """What a fine-tuning run did; the model itself was trained in place."""
+    """The result of a fine-tuning run; the model itself was trained in place."""
 
     zero_shot: Accuracy
     accuracy: Accuracy
     losses: list[float]
     evaluations: list[tuple[int, Accuracy]]
     seconds: float
-    """Of this call, with its evaluations and the steps it replayed."""
+    """Duration of this call, including evaluations and replayed steps."""
     tokens: int
-    """Of the steps measured in this call: 0 if the run was finished before."""
+    """Tokens in the steps measured by this call: 0 if the run was finished before."""
     about: str = ""
-    """As what the model was scored, and how its batches were padded."""
+    """How the model was scored (as a causal model or a classifier), and its batches padded."""
 
     def plot(self) -> Any:
         """The curves of loss and accuracy, a figure of Matplotlib."""
@@ -98,46 +98,46 @@ def finetune(
     P perturbations of a step share one batched forward.
 
     With ``output`` the run is written to a folder as it proceeds: the numbers of each step before
-    the step is taken. Interrupted, killed or out of disk space, it is resumed by the same call,
-    from the base model, and ends in the same bits as if nothing had happened. For a finished run
-    the same call restores the tuned model from the ledger (:func:`~zotutor.llm.replay`).
+    the step is taken. If it is interrupted, killed or out of disk space, the same call resumes it
+    from the base model, and the result is bit for bit that of an uninterrupted run. For a finished
+    run the same call restores the tuned model from the ledger (:func:`~zotutor.llm.replay`).
 
     Args:
         model: a causal language model or classifier, in eval mode; trained in place.
         tokenizer: its tokenizer.
         task: from :func:`~zotutor.llm.task`.
         steps: how many, at least 1.
-        lr: learning rate; None to be told, in a ValueError, which one suits the model.
+        lr: learning rate; with None a ValueError suggests one, measured on the model.
         schedule: "constant", or "linear" for lr (1 - step / steps).
         P: number of perturbations per step (method "zo").
-        eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, by the
-            coarsest dtype that the loss goes through: frozen weights and autocast count.
+        eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, for the
+            coarsest dtype used in computing the loss, including frozen weights and autocast.
         directions: family of u; Rademacher by default.
         momentum: as in :class:`~zotutor.ZOSGD` and ``torch.optim.SGD``.
         weight_decay: as in :class:`~zotutor.ZOSGD` and torch's optimizers.
         method: "zo" for :class:`~zotutor.ZOSGD`; "sgd" or "adamw" for backpropagation.
         batch_size: prompts per step.
         length: truncate prompts to this many tokens.
-        kind: "causal" or "classifier" to overrule what the model's output says, see
+        kind: "causal" or "classifier"; by default inferred from the model's output, see
             :func:`~zotutor.llm.evaluate`.
         evaluate_every: steps between evaluations on dev; None for the start and the end only.
         dev: how many dev examples to evaluate on; None for all.
         seed: of directions and batches.
-        output: folder for the run's ledger, configuration and metrics; None to keep nothing.
-        save: write the tuned weights to that folder, too, for ``from_pretrained``.
+        output: folder for the run's ledger, configuration and metrics; None to write nothing.
+        save: also write the tuned weights to that folder, for ``from_pretrained``.
         hash_every: steps between two hashes of the weights in the ledger.
         ranks: the processes that share the run, :meth:`~zotutor.llm.Ranks.join`; None for one.
         seal_every: deprecated name of ``hash_every``.
         progress: show a bar with loss, accuracy, tokens per second and the time left.
 
     Returns:
-        The zero-shot accuracy and the final one, losses, evaluations, seconds, tokens seen, and as
-        what the model was scored.
+        The zero-shot accuracy and the final one, losses, evaluations, seconds, tokens seen, and how
+        the model was scored.
 
     Raises:
-        TypeError, ValueError: for arguments out of range; a model whose rows depend on the other
-            prompts in a batch; a folder that holds something else or is written to by another
-            process; a ledger that is damaged. Nothing was changed then.
+        TypeError, ValueError: for arguments out of range; a model whose logits for a prompt depend
+            on the other prompts in its batch; a folder that holds something else or is being
+            written to by another process; a damaged ledger. Nothing is changed in these cases.
         NonFiniteLossError: if a loss is NaN or infinite; the weights are those of the last good
             step, and the message names the step and what to try.
         KeyboardInterrupt: if interrupted; the weights are those of the last whole step.
@@ -191,7 +191,7 @@ def finetune(
 
 
 def _without(lr: float | None, method: str) -> float:
-    """A learning rate; a stand-in for none where what suits the model will be measured."""
+    """A learning rate; 0 in place of None, where one is to be measured and suggested."""
     if lr is None and method == "zo":
         return 0.0
     return check_real("lr", lr, low=0.0)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def _without(lr: float | None, method: str) -> float:
 
 @dataclass(frozen=True)
 class Options:
-    """What fixes a run besides its model, task and optimizer; see :func:`finetune`."""
+    """What determines a run, except its model, task and optimizer; see :func:`finetune`."""
 
     steps: int
     lr: float
@@ -243,7 +243,7 @@ def _zeroth_order(
     directions: Directions | None,
     seed: int,
 ) -> ZerothOrder:
-    if eps is None:  # ZOSGD sees trainable parameters, of a loss that may be coarser than they are
+    if eps is None:  # ZOSGD's own default knows the trainable parameters' dtypes only
         eps = default_eps(prepared.dtype)
     parameters = prepared.rows.parameters()
     options: dict[str, Any] = {"eps": eps, "P": P, "directions": directions, "seed": seed}
@@ -297,7 +297,7 @@ class _Session:
         self.tokens, self.measuring = 0, 0.0
 
     def folder(self, task: Task, output: str | Path | None) -> Memory:
-        """Where the run is written: the output folder, or memory."""
+        """The store of the run: its output folder, or memory."""
         if not isinstance(self.stepper, ZerothOrder) or (output is None and self.ranks.count == 1):
             return Memory()
         fixed = {"task": task.name, "examples": examples_hash(task), **vars(self.options)}
@@ -312,7 +312,7 @@ class _Session:
         return self.ranks.begin(opened, header | fixed, optimizer)
 
     def run(self, folder: Memory, bar: Any) -> list[float]:
-        """All steps, and the evaluations between them; their losses."""
+        """Take all steps, and evaluate between them; returns the losses."""
         losses, steps, every = [], self.options.steps, self.options.evaluate_every
         for number in range(steps + 1):
             due = number in (0, steps) or (every is not None and number % every == 0)
@@ -333,7 +333,7 @@ class _Session:
         return right_answers(self.prepared, self.evaluated, slice(rank, None, count))
 
     def _step(self, number: int, folder: Memory) -> Step:
-        """Take step ``number`` from the folder, or measure it, write it down and take it."""
+        """Replay step ``number`` from the folder, or measure, record and take it."""
         past = number < len(folder.past)
         if past:
             step = folder.past[number]
@@ -356,7 +356,7 @@ class _Session:
             on_device = tokens.to(self.device), labels.to(self.device)
             found = self.ranks.measure(self.stepper, *on_device)
             step = Step(number, self.options.seed, found.loss, rate, found.coefficients)
-            with uninterrupted():
+            with uninterrupted():  # recorded before it is taken, so that no step can be lost
                 folder.write(step)
                 self.stepper.take(step.coefficients, lr=rate)
         self.tokens += tokens.numel()
@@ -366,7 +366,7 @@ class _Session:
 
 @contextmanager
 def _noted(number: int, steps: int, lr: float) -> Iterator[None]:
-    """Say of a loss that is not finite at which step it came, and what to try."""
+    """Add to the error of a loss that is not finite the number of the step, and advice."""
     try:
         yield
     except NonFiniteLossError as error:

@@ -1,4 +1,4 @@
-"""A learning rate to begin with, measured on the model that is to be tuned."""
+"""A learning rate to start from, measured on the model to be tuned."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .stepping import Batches, ZerothOrder
 REACH = 1e-3
 """How far a step may move each weight.
 
-On the shipped model (reviews, P = 1, projected gradients of 5) runs go well where it is 5e-4 to
-1.3e-3 (lr 1e-4 to 2.5e-4) and lose what the model knew where it is 5e-3 (lr 1e-3).
+On the shipped model (reviews, P = 1, projected gradients of about 5) runs succeed at 5e-4 to 1.3e-3
+(lr 1e-4 to 2.5e-4), and destroy what the model knew at 5e-3 (lr 1e-3).
 """
 PROBES = 8
 
@@ -40,7 +40,7 @@ def largest(g: float, P: int) -> float:
 
 
 def advice(stepper: ZerothOrder, batches: Batches) -> str:
-    """What suits the model, and how it was found, in a sentence or two."""
+    """A suggested learning rate, and how it was found, in a sentence or two."""
     g, P = mean_slope(stepper, batches), stepper.optimizer.P
     if g == 0:
         return (

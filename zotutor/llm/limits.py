@@ -25,10 +25,10 @@ def check_ids(model: nn.Module, most: int) -> None:
 
 
 def width(model: nn.Module) -> int | None:
-    """The number of tokens that a model reads at most; None if it says of no limit.
+    """The maximum number of tokens that a model reads; None if its configuration has no limit.
 
     Learned positions that begin after a padding index leave fewer than the configuration says:
-    RoBERTa reads 512 of 514. The virtual tokens of an adapter take some as well.
+    RoBERTa reads 512 of 514. An adapter's virtual tokens count as well.
     """
     config = getattr(configured(model), "config", None)
     names = ("max_position_embeddings", "max_seq_len")  # the second is MPT's

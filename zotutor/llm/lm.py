@@ -1,4 +1,4 @@
-"""Loading language models and their tokenizers, without pickles and without code of theirs."""
+"""Loading language models and their tokenizers, without pickles and without remote code."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def _readable(source: str, kind: str | None = None) -> Iterator[None]:
-    """Say of a model that cannot be loaded what may be wrong with it.
+    """Turn errors of loading a model into ones that say what may be wrong with its files.
 
-    The libraries below raise anything for a file whose contents are not what they expect.
+    The libraries raise errors of any type for files with unexpected contents.
     """
     from safetensors import SafetensorError
 
@@ -158,7 +158,7 @@ def _readable(source: str, kind: str | None = None) -> Iterator[None]:
 def _source(
     name_or_folder: str | Path, revision: str | None, dtype: torch.dtype
 ) -> tuple[str, dict[str, Any]]:
-    """What ``from_pretrained`` is given: a folder, or a hub name pinned to a revision."""
+    """The arguments of ``from_pretrained``: a folder, or a hub name pinned to a revision."""
     if name_or_folder == "smollm2":
         return str(plain_folder(find("smollm2"), dtype=dtype)), {"local_files_only": True}
     folder = TINY if name_or_folder == "tiny" else check_path("model", name_or_folder)

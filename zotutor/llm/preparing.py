@@ -1,7 +1,7 @@
-"""What suits a model, found on the model itself before any work.
+"""How to score a model, found out on the model itself before any work.
 
-As what it is scored, and how prompts of different lengths share a batch so that padding changes no
-row.
+As a causal model or a classifier, and with which padding prompts of different lengths can share a
+batch without changing each other's logits.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _CAUSAL = (
     Layout("left", positions=True, last=True),
     Layout("left", last=True),
     Layout("left"),
-    # no token of a causal model sees those after it, so that what pads it there changes nothing
+    # tokens of a causal model do not attend to later ones, so padding on the right is harmless
     Layout("right", last=True),
     Layout("right"),
     Layout("none"),
 )
-"""From the cheapest to the one that only a model whose rows depend on each other can fail."""
+"""From the cheapest to the one without padding, which fails only if prompts affect each other."""
 _CLASSIFIER = (Layout("right"), Layout("left"), Layout("none"))
 
 
@@ -75,7 +75,7 @@ class Prepared(NamedTuple):
     prompts: Prompts
     kind: Kind
     dtype: torch.dtype
-    """The coarsest that its logits go through."""
+    """The coarsest dtype used in computing the logits."""
     about: str
     """What was decided, in a sentence."""
 
@@ -89,12 +89,12 @@ def prepare(
     length: int | None = None,
     kind: Kind | None = None,
 ) -> Prepared:
-    """Rows of logits over the labels of a task, checked on the model itself and some prompts.
+    """A model's logits over the labels of a task, checked on the model itself and a few prompts.
 
     A model that returns logits for every token is a causal language model, scored by the label
-    words after the prompt; one that returns a row for each prompt is a classifier. Then the prompts
-    with the fewest tokens, a middle number and the most are given to the model, each alone and all
-    in one batch: the first layout of a batch in which the rows are the same is taken.
+    words after the prompt; one that returns a vector for each prompt is a classifier. Then the
+    prompts with the fewest tokens, the median number and the most are given to the model, each
+    alone and all in one batch; the first layout in which both ways give the same logits is chosen.
 
     Args:
         model: a causal language model or sequence classifier.
@@ -102,13 +102,13 @@ def prepare(
         words: label words, in the order of the labels.
         texts: the prompts that will be scored.
         length: truncate prompts to this many tokens.
-        kind: "causal" or "classifier" to overrule what the model's output says.
+        kind: "causal" or "classifier"; by default inferred from the model's output.
 
     Raises:
-        ValueError: if the model cannot be called on prompts, or does not read all of one; if its
-            logits are for every token, and depend on the tokens after it; if a label word is not
-            one token after the prompts; if the model has another number of classes than the task
-            has labels; if a row depends on the others in its batch however it is laid out.
+        ValueError: if the model cannot be called on prompts, or a prompt is too long for it; if its
+            logits for a token depend on later tokens; if a label word is not one token after the
+            prompts; if the model has another number of classes than the task has labels; if in
+            every layout the logits of a prompt depend on the others in its batch.
     """
     if not texts:
         raise ValueError("examples: given none, expected at least one")
@@ -158,7 +158,7 @@ def _check_classes(words: Sequence[str], logits: Tensor) -> None:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients meanwhile; each module goes back to its own mode."""
+    """A context in evaluation mode without gradients; restores each module's mode afterwards."""
     training = [module for module in model.modules() if module.training]
     try:
         with torch.no_grad():
@@ -173,7 +173,7 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
     """All logits that the model returns for one prompt alone, called as its library would call it.
 
     Raises:
-        ValueError: if it is not such a model; if its logits are not finite.
+        ValueError: for a model that cannot be called so, or whose logits are not finite.
     """
     rows = Rows(model, layout=Layout("none"))
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
@@ -207,7 +207,7 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
 
 
 def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
-    """The first layout in which some prompts, the longest last, have the rows of each alone."""
+    """The first layout in which each of some prompts has the logits that it has alone."""
     alone = [_called(model, row) for row in ids]  # each (1, T, V) or (1, V)
     expected = torch.cat([z[:, -1] if z.dim() == 3 else z for z in alone]).double()  # (3, V)
     # models in float64 compute positions and softmax in float32
@@ -215,8 +215,8 @@ def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
     tolerance = math.sqrt(eps)
     if alone[-1].dim() == 3:
         _check_causal(model, ids[-1], alone[-1], tolerance)
-    # one more prompt shows whether rows of one length depend on each other
     short = ids[0]
+    # one more prompt, as long as the short one: do prompts of one length affect each other?
     other = [short[0], *reversed(short[1:-1]), *short[1:][-1:]]
     batch = padded([other, *ids], left=True).to(alone[0].device)
     errors, reason = [], ""
@@ -260,7 +260,7 @@ def _check_causal(model: nn.Module, ids: list[int], logits: Tensor, tolerance: f
 
 
 def _tried(model: nn.Module, batch: Tensor, layout: Layout) -> Tensor | str:
-    """The rows of a batch in one layout, or why the model does not take it."""
+    """The logits of a batch in one layout, or the reason why the model does not take it."""
     rows = Rows(model, layout=layout)
     if not rows.takes(layout):
         return "it takes no such arguments"
@@ -277,10 +277,10 @@ def _tried(model: nn.Module, batch: Tensor, layout: Layout) -> Tensor | str:
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of two rows of logits, relative to the spread of the row.
+    """The largest difference of found and expected logits (N, V), relative to their spread over V.
 
-    Both as root mean squares over V, and the spread around the row's mean, which softmax does not
-    see. Where the spread is below rounding, the size of the logits takes its place.
+    Both are root mean squares over V. The spread is taken around the mean, to which softmax is
+    invariant; where it is below rounding, the size of the logits takes its place.
     """
     if found.shape != expected.shape:
         return math.inf
@@ -309,7 +309,7 @@ class _Dtypes(TorchFunctionMode):
 
 
 def coarsest(model: nn.Module, *seen: torch.dtype) -> torch.dtype:
-    """The coarsest dtype that the logits go through; frozen weights and autocast count.
+    """The coarsest dtype used in computing the logits, including frozen weights and autocast.
 
     Args:
         model: whose parameters and buffers count, trainable or not.

@@ -1,4 +1,4 @@
-"""Prompts as token ids, and the token that the tokenizer puts after them for a label word."""
+"""Prompts as token ids, and the token of a label word after a prompt."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 PADDING = -1
-"""Marks a place in a batch that holds no token.
+"""Marks padding in a batch of token ids.
 
-No id of a vocabulary can do so: many tokenizers pad with their end-of-text token, which a text may
-hold as well. :class:`~zotutor.llm.Rows` masks such places."""
+No id of the vocabulary could: many tokenizers pad with their end-of-text token, which may also
+occur in a text. :class:`~zotutor.llm.Rows` masks padding."""
 
 _ENDINGS, _ENDING = 32, 6
 """Label words are looked up after prompts with up to 32 different endings of 6 characters."""
@@ -21,7 +21,7 @@ _ENDINGS, _ENDING = 32, 6
 
 @contextmanager
 def _truncating(tokenizer: Any, *, left: bool) -> Iterator[None]:
-    """Truncate texts on the left meanwhile: a prompt ends in its question."""
+    """A context in which texts are truncated on the left, since a prompt ends in its question."""
     before = tokenizer.truncation_side
     if left:
         tokenizer.truncation_side = "left"
@@ -68,30 +68,30 @@ def token_ids(
         )
     with _truncating(tokenizer, left=causal):
         found = tokenizer(list(texts), return_attention_mask=True, **options)
-    # the mask leaves out what a tokenizer pads with although it was not told to
-    rows = [
+    # the mask leaves out padding, which some tokenizers add unasked
+    encoded = [
         [token for token, real in zip(ids, mask, strict=True) if real]
         for ids, mask in zip(found["input_ids"], found["attention_mask"], strict=True)
     ]
     if causal and (closing := _closing(tokenizer)):
-        rows = [ids[:-closing] for ids in rows]
-    if not all(rows):
+        encoded = [ids[:-closing] for ids in encoded]
+    if not all(encoded):
         raise ValueError(
-            f"texts: {texts[rows.index([])]!r} is no token at all for this tokenizer; remove it"
+            f"texts: {texts[encoded.index([])]!r} is no token at all for this tokenizer; remove it"
         )
-    return rows
+    return encoded
 
 
-def padded(rows: Sequence[Sequence[int]], *, left: bool) -> Tensor:
-    """Rows of ids as one tensor (N, T), filled up with :data:`PADDING`.
+def padded(prompts: Sequence[Sequence[int]], *, left: bool) -> Tensor:
+    """Token ids of several prompts as one tensor (N, T), padded with :data:`PADDING`.
 
     >>> padded([[5, 6], [7]], left=True)
     tensor([[ 5,  6],
             [-1,  7]])
     """
-    width = max(map(len, rows))
-    tokens = torch.full((len(rows), width), PADDING)
-    for row, ids in zip(tokens, rows, strict=True):
+    width = max(map(len, prompts))
+    tokens = torch.full((len(prompts), width), PADDING)
+    for row, ids in zip(tokens, prompts, strict=True):
         place = slice(width - len(ids), width) if left else slice(len(ids))
         row[place] = torch.tensor(ids)
     return tokens
@@ -100,8 +100,7 @@ def padded(rows: Sequence[Sequence[int]], *, left: bool) -> Tensor:
 def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -> Tensor:
     """Texts as token ids (N, T) for :class:`~zotutor.llm.Rows`.
 
-    Places that hold no token hold -1, on the tokenizer's padding side. Special tokens are the
-    tokenizer's own.
+    Padded with -1 on the tokenizer's padding side. Special tokens are the tokenizer's own.
 
     Args:
         tokenizer: of transformers, as :func:`~zotutor.llm.load` returns.
@@ -117,27 +116,27 @@ def encode(tokenizer: Any, texts: Sequence[str], *, length: int | None = None) -
         tensor([[ -1,  -1,   2, 181,   4],
                 [  2,  11, 181,  39,   4]])
     """
-    rows = token_ids(tokenizer, texts, length=length)
-    return padded(rows, left=tokenizer.padding_side == "left")
+    ids = token_ids(tokenizer, texts, length=length)
+    return padded(ids, left=tokenizer.padding_side == "left")
 
 
 def word_ids(
     tokenizer: Any, words: Sequence[str], prompts: Sequence[str] = ("It was",)
 ) -> list[int]:
-    """The token that the tokenizer puts after a prompt for each label word.
+    """The token id of each label word as the continuation of a prompt.
 
-    What it is depends on the prompt: after "It was" a byte-level tokenizer writes "ĠYes", after a
-    prompt that ends in a newline "Yes". So each word is tokenized together with the prompt, after
-    a space unless the prompt ends in one or in a newline, and the token that is added counts (as in
+    The id depends on the prompt: after "It was" a byte-level tokenizer uses "ĠYes", after a prompt
+    that ends in a newline "Yes". So each word is tokenized together with the prompt, with a space
+    between them unless the prompt ends in whitespace, and the last token is the word's (as in
     MeZO).
 
     Args:
         tokenizer: of transformers.
         words: label words.
-        prompts: complete prompts; the words are looked up after those that end differently.
+        prompts: complete prompts; each different ending is tried, up to 32.
 
     Raises:
-        ValueError: if a word is more than one token, or unknown, or another token after another
+        ValueError: if a word is more than one token, or unknown, or not the same token after every
             prompt; if two words share a token.
 
     Example:

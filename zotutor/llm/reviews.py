@@ -3,11 +3,11 @@
 A review's sentiment is that of its statement about the whole film, and most reviews hide it: a
 negation turns a word around ("nobody could call the film dull"), a concession says the opposite
 about some part ("although the cast is charming, ..."), an expectation is raised and then met or
-not. So no single word gives the answer, and neither does the last one.
+not. So no single word gives the answer, not even the last one.
 
-Training reviews on one side and those of dev and test on the other share their words and their
-grammar, but no pair of a subject and what is said of it: where "the film is dull" trains, no dev or
-test review speaks of a dull film, negated or not.
+Training reviews share words and grammar with dev and test reviews, but no pair of a subject and
+what is said of it: if "the film is dull" is in training, no dev or test review calls the film dull,
+negated or not.
 
 Everything is a function of the split's name. Of Python's generator only `random()` is used, the one
 method whose values for a seed are guaranteed never to change.
@@ -24,10 +24,10 @@ from typing import NamedTuple, TypeVar
 __all__ = ["LABEL_WORDS", "PROMPT", "Review", "Writer", "examples"]
 
 PROMPT = "{text} It was"
-"""What the language model is asked to continue, as in MeZO for SST-2."""
+"""The prompt that the language model continues, as in MeZO for SST-2."""
 
 LABEL_WORDS = ("terrible", "great")
-"""The continuation that stands for label 0 (negative) and label 1 (positive)."""
+"""The continuations for label 0 (negative) and label 1 (positive)."""
 
 SIZES = {"train": 2048, "dev": 512, "test": 1024}
 """Reviews in each split, half of them positive."""
@@ -120,10 +120,10 @@ class Review(NamedTuple):
 
 
 class Writer:
-    """Writes reviews of a wanted sentiment, and remembers which pairs of words it put together.
+    """Writes reviews of a given sentiment, and records which pairs of words it combined.
 
     Args:
-        seed: any integer; it fixes everything that will be written.
+        seed: any integer; it determines all reviews.
 
     Example:
         >>> Writer(1).review(1)

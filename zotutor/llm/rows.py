@@ -1,4 +1,4 @@
-"""A language model as one row of logits for each prompt, whichever prompts share its batch."""
+"""A language model as a function from prompts to logits (N, V), independent of the batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .prompts import PADDING
 
 
 class Layout(NamedTuple):
-    """How prompts of different lengths are laid out in a batch so that padding changes no row."""
+    """How prompts of different lengths form a batch such that padding changes no logits."""
 
     side: Literal["left", "right", "none"]
-    """Where places without a token go; "none": each length is a batch of its own."""
+    """The side of the padding; "none": each length is a batch of its own."""
     positions: bool = False
-    """Whether the model is given positions, counted from 0 over the tokens of a row."""
+    """Whether the model is given positions, counted from 0 over the tokens of a prompt."""
     last: bool = False
-    """Whether the model is asked for the logits of the last token alone."""
+    """Whether the model computes the logits of the last token only (``logits_to_keep``)."""
 
 
 def unwrapped(model: nn.Module) -> Any:
@@ -53,16 +53,16 @@ def _accepted(model: nn.Module) -> set[str]:
 
 
 class Rows(nn.Module):
-    """A language model that returns one row of logits per input, as kernels and dynamics want.
+    """A language model that returns logits (N, V), a row per prompt, as kernels and dynamics need.
 
     For a model with logits for every token, the row is the next-token logits at the last token of
     the prompt, restricted to ``words`` if they are given: then the loss over label words is a
-    cross-entropy with V = len(words). Without ``words`` V is the vocabulary. For a classifier it is
-    its logits.
+    cross-entropy with V = len(words). Without ``words`` V is the vocabulary. For a classifier the
+    row is its logits.
 
-    The row of a prompt is the row of that prompt alone, whichever prompts share its batch. How that
-    is achieved depends on the model: :func:`~zotutor.llm.finetune` tries what works, on the model
-    itself, where this class goes by the arguments that the model takes.
+    The logits of a prompt do not depend on the other prompts in its batch. Which padding achieves
+    this depends on the model: this class chooses it by the arguments that the model takes,
+    :func:`~zotutor.llm.finetune` by trying layouts on the model itself.
 
     Args:
         model: a causal language model or sequence classifier of transformers, also inside adapters
@@ -70,7 +70,7 @@ class Rows(nn.Module):
         words: token ids of the label words, or None for all logits.
         layout: how batches are padded; by default on the left, if the model takes positions counted
             from 0, and else on the right.
-        pad: deprecated; masks places that hold this id. :func:`~zotutor.llm.encode` marks them.
+        pad: deprecated; masks this token id as padding. :func:`~zotutor.llm.encode` marks padding.
 
     The input is a tensor of token ids (N, T), with -1 where there is no token, on either side.
 
@@ -117,7 +117,7 @@ class Rows(nn.Module):
         )
 
     def real(self, tokens: Tensor) -> Tensor:
-        """Which places (N, T) hold a token."""
+        """Which entries (N, T) are tokens, not padding."""
         held = tokens != PADDING
         return held if self._pad is None else held & (tokens != self._pad)
 
@@ -130,13 +130,14 @@ class Rows(nn.Module):
         return logits if self.words is None else logits[:, self.words]
 
     def aligned(self, tokens: Tensor, side: str) -> tuple[Tensor, Tensor]:
-        """The tokens of each row moved together, padded on ``side``, and which places hold one."""
+        """The tokens of each prompt, made contiguous and padded on ``side``, and their mask."""
         real = self.real(tokens)
+        # a stable sort by the mask moves padding to one side and keeps the order of the tokens
         order = real.long().argsort(dim=1, stable=True, descending=side == "right")
         return tokens.gather(1, order), real.gather(1, order)
 
     def inputs(self, tokens: Tensor, real: Tensor) -> dict[str, Any]:
-        """What the model is called with for aligned tokens (N, T)."""
+        """The model's keyword arguments for aligned tokens (N, T)."""
         found: dict[str, Any] = {"input_ids": tokens.where(real, self._fill)}
         if "attention_mask" in self._accepted:
             found["attention_mask"] = real.long()
@@ -149,7 +150,7 @@ class Rows(nn.Module):
     def _last(self, tokens: Tensor, real: Tensor) -> Tensor:
         """Logits (N, V) of aligned tokens: a classifier's, or those of the last token."""
         options: dict[str, Any] = {}
-        last = real.sum(1) - 1  # (N,) where a row padded on the right ends
+        last = real.sum(1) - 1  # (N,): position of the last token if padded on the right
         left = self.layout.side == "left"
         if self.layout.last:
             options["logits_to_keep"] = 1 if left else last[:, None]
@@ -163,14 +164,14 @@ class Rows(nn.Module):
         return logits.gather(1, index)[:, 0]  # (N, T, V) -> (N, V)
 
     def _by_length(self, tokens: Tensor) -> Tensor:
-        """Logits (N, V) from a call for each length among the rows, none of them padded."""
+        """Logits (N, V) from one call per length among the prompts, without padding."""
         tokens, real = self.aligned(tokens, "right")
         lengths = real.sum(1)
         order, parts = [], []
         for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            order.append(rows)
-            parts.append(self._last(tokens[rows, :length], real[rows, :length]))
+            chosen = (lengths == length).nonzero()[:, 0]
+            order.append(chosen)
+            parts.append(self._last(tokens[chosen, :length], real[chosen, :length]))
         return torch.cat(parts)[torch.cat(order).argsort()]
 
 
@@ -191,10 +192,10 @@ def logits_in(output: Any) -> Tensor:
 
 
 def _fill(model: nn.Module) -> int:
-    """The id that stands where there is no token: the model's own padding token, if it has one.
+    """The id to put where there is no token: the model's own padding token, if it has one.
 
-    Its value matters although it is masked: some models count positions, or look for the end of the
-    text, by comparing ids with it.
+    It matters although it is masked: some models count positions, or find the end of the text, by
+    comparing ids with it.
     """
     pad = getattr(getattr(configured(model), "config", None), "pad_token_id", None)
     return pad if isinstance(pad, int) and pad >= 0 else 0

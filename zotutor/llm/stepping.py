@@ -1,4 +1,4 @@
-"""One step of fine-tuning in two halves: what is measured on a batch, and what is done with it."""
+"""One step of fine-tuning in two halves: the measurement on a batch, and the update."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Batches:
 
 
 class Stepper(Protocol):
-    """Takes steps in two halves, so that what the first learned can be written down before."""
+    """Takes steps in two halves, so that the measurement can be recorded before the update."""
 
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
-        """What this batch says; no weight changes."""
+        """The measurement on this batch; no weight changes."""
 
     def take(self, coefficients: Sequence[float], *, lr: float) -> None:
-        """Change the weights, by what was measured in this or an earlier session."""
+        """Update the weights from a measurement of this or an earlier session."""
 
 
 class ZerothOrder:
@@ -62,7 +62,7 @@ class ZerothOrder:
         self._scored, self.optimizer = scored, optimizer
 
     def measure(self, tokens: Tensor, labels: Tensor, *, only: range | None = None) -> Projection:
-        """The projected gradients of the current step on a batch, all of them or ``only`` some."""
+        """The projected gradients of the current step on a batch, or those in ``only``."""
 
         def losses(copies: int) -> Tensor:
             logits = self._scored(tokens.repeat(copies, 1)).float()
@@ -82,7 +82,7 @@ class ZerothOrder:
 
 @contextmanager
 def _advice_for_fine_tuning() -> Iterator[None]:
-    """Where a batched probe is refused: who fine-tunes cannot take another method of ZOSGD."""
+    """Replace advice to call another method of ZOSGD, which fine-tuning does not offer."""
     try:
         yield
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -94,7 +94,7 @@ def _advice_for_fine_tuning() -> Iterator[None]:
 
 
 class FirstOrder:
-    """Steps of SGD or AdamW by backpropagation, to compare with."""
+    """Steps of SGD or AdamW by backpropagation, for comparison."""
 
     def __init__(
         self, scored: Rows, method: str, *, lr: float, momentum: float, weight_decay: float

@@ -1,4 +1,4 @@
-"""Prompted classification tasks: one table of prompts and label words, examples from anywhere."""
+"""Prompted classification tasks: their prompts and label words, and examples from any source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _boolq(row: Mapping[str, str]) -> str:
 
 
 class Format(NamedTuple):
-    """How a task is posed: the prompt of a row, the columns it reads, the label words in order."""
+    """How a task is posed: the prompt of a record, the columns it uses, the ordered label words."""
 
     prompt: Callable[[Mapping[str, str]], str]
     columns: tuple[str, ...]
@@ -45,7 +45,7 @@ class Format(NamedTuple):
     hub: tuple[str, str | None]
     """Name and configuration of the data set on the hub."""
     labels: tuple[str, ...] = ("0", "1")
-    """Names of labels 0, 1, ... in a file's label column, besides the numbers."""
+    """Names of labels 0, 1, ... that a file's label column may use instead of the numbers."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -95,7 +95,7 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(right: int, count: int) -> Accuracy:
-    """The share right / count with Wilson's interval, which is right near 0 and 1 as well.
+    """The share right / count with Wilson's interval, which also holds near 0 and 1.
 
     Example:
         >>> print(accuracy(90, 100))
@@ -168,7 +168,7 @@ def task(
 
 
 def _few(examples: Sequence[Example], shots: int, labels: int, seed: int) -> list[Example]:
-    """``shots`` examples of each label: those with the smallest random numbers."""
+    """``shots`` examples of each label: those to which the smallest random numbers are assigned."""
     check_integer("seed", seed, low=0, high=1 << 64)
     numbers = uniforms(Stream.of(seed, 0x5407), slice(0, len(examples)), "cpu").tolist()  # type: ignore[arg-type]
     ranked = [e for _, e in sorted(zip(numbers, examples, strict=True), key=lambda pair: pair[0])]
@@ -230,7 +230,8 @@ def _check_text(place: str, value: object) -> None:
 
 
 def _label(place: str, given: object, form: Format) -> int:
-    """The number of a label, given as it or by name; 1.0 is how pandas writes 1 next to a gap."""
+    """The number of a label, given as a number or by name."""
+    # pandas writes 1 as 1.0 in a column with missing values
     label = re.sub(r"^(\d+)\.0+$", r"\1", str(given).strip().lower())
     numbers = [str(k) for k in range(len(form.words))]
     if label not in form.labels and label not in numbers:

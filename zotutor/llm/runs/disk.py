@@ -1,4 +1,4 @@
-"""What a run asks of the disk: files that are whole or not there, a lock, room, clear refusals."""
+"""Disk operations of a run: atomic writes, a lock, checks of free space, clear errors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ LOCK = "lock"
 
 
 class RunError(ValueError):
-    """An output folder that this run may not be written to."""
+    """An output folder that cannot be used for this run."""
 
 
 class RunStoppedError(OSError):
-    """The run could not be written on; what was written is whole, and the run can be resumed."""
+    """Writing the run failed; what was written is intact, and the run can be resumed."""
 
 
 class Claim:
-    """A folder, made if need be, that no other process may write to meanwhile.
+    """A lock on a folder, which is created if needed: no other run may write to it.
 
-    The system gives the lock back when the process ends, however it ends.
+    The system releases the lock when the process ends, however it ends.
 
     Args:
         folder: which.
 
     Raises:
-        RunError: if another process has it.
-        OSError: if it cannot be made, or is something else. What was made on the way is removed.
+        RunError: if another process holds the lock.
+        OSError: if it cannot be created, or is not a folder. Folders created on the way are
+            removed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +52,7 @@ class Claim:
             raise
 
     def release(self, *, keep: bool) -> None:
-        """Let others write to the folder; unless ``keep``, leave the place as it was."""
+        """Release the lock; unless ``keep``, also remove what was created."""
         if not keep and self._new:
             self._file.unlink(missing_ok=True)
         self._lock.release()
@@ -60,10 +61,10 @@ class Claim:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it; the ones that were not there, outermost first.
+    """Create a folder and its missing parents; returns those created, outermost first.
 
     Raises:
-        OSError: if one cannot be made, or the folder is something else; then none was made.
+        OSError: if one cannot be created, or exists but is not a folder; none is left then.
     """
     made: list[Path] = []
     try:
@@ -78,14 +79,14 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that :func:`make_folder` made, as far as nothing is in them."""
+    """Remove the folders that :func:`make_folder` created, as long as they are empty."""
     with suppress(OSError):
         for path in reversed(folders):
             path.rmdir()
 
 
 def unwritable(path: Path, error: Exception) -> Exception:
-    """What to raise for a file or folder that the system will not write."""
+    """The error to raise for a file or folder that cannot be written."""
     if isinstance(error, RunStoppedError):
         return error
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
@@ -98,8 +99,8 @@ def unwritable(path: Path, error: Exception) -> Exception:
     )
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk has no room for."""
+def check_free_space(folder: Path, needed: int) -> None:
+    """Refuse to begin a write for which the disk lacks space."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunStoppedError(
@@ -109,7 +110,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under another name, have it reach the disk, and rename it: all or nothing."""
+    """Write a file under another name, flush it to the disk, and rename it: all or nothing."""
     aside = path.with_name(path.name + ".part")
     try:
         with aside.open("wb") as file:
@@ -124,7 +125,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where the system can."""
+    """Flush the names in a folder to the disk, where the system supports it."""
     if os.name == "posix":
         number = os.open(folder, os.O_RDONLY)
         try:

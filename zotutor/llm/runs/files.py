@@ -1,4 +1,4 @@
-"""The files of a run's output folder, besides its ledger: written as a whole or not at all."""
+"""The files of a run's output folder other than its ledger, written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def evaluation_line(number: int, accuracy: Accuracy) -> str:
 
 
 def evaluation(entry: Mapping[str, Any]) -> Accuracy | None:
-    """The accuracy that a line of metrics holds; None for another line, or one that was damaged."""
+    """The accuracy in a line of metrics; None for a line without one, or a damaged one."""
     shares: list[Any] = [entry.get(name) for name in ("low", "accuracy", "high")]
     examples = entry.get("examples")
     if type(examples) is not int or examples < 1 or not all(type(s) is float for s in shares):
@@ -66,7 +66,7 @@ def evaluation(entry: Mapping[str, Any]) -> Accuracy | None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """What can be read of a run's metrics, an entry a line; none without the file."""
+    """The readable entries of a run's metrics, one per line; none without the file."""
     found = []
     path = folder / METRICS
     for line in path.read_bytes().splitlines() if path.is_file() else ():
@@ -100,13 +100,13 @@ def write_plot(path: Path, losses: list[float], evaluations: dict[int, Accuracy]
 
 
 def examples_hash(task: Task) -> str:
-    """SHA-256 of a task's words and examples: what a run was trained and tested on."""
+    """SHA-256 of a task's words and examples, which identifies a run's data."""
     text = json.dumps([task.words, task.train, task.dev], separators=(",", ":"))
     return sha256(text.encode()).hexdigest()
 
 
 def summary(path: str | Path) -> dict[str, Any]:
-    """What a run's folder, or its ledger alone, says: options, how far it came, how well it did.
+    """A summary of a run's folder, or of its ledger alone: options, progress, accuracies.
 
     Raises:
         FileNotFoundError, RunError, LedgerError: for a folder or file that is not one, or damaged.

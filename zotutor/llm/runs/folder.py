@@ -1,12 +1,12 @@
-"""The output folder of a run: what is in it, who may write to it, and how a run resumes.
+"""The output folder of a run: its contents, its lock, and how a run resumes.
 
 ``config.json`` holds the options, ``ledger.bin`` each step, ``metrics.jsonl`` the same for people
-and plots, ``plot.png`` the curves, and ``weights`` the tuned model if it was to be saved. Nothing
-in them depends on the clock: of two runs of the same call, one of them killed and resumed, no file
-differs except in what a newer version of this package says about itself.
+and plots, ``plot.png`` the curves, and ``weights`` the tuned model if saving was requested. Nothing
+in them depends on the clock: a run that was killed and resumed has the same files as one that was
+not, except for the versions recorded in its configuration.
 
-Nothing is written until the first new step has been measured. Whatever is refused before, by this
-module or by the step itself, leaves the place as it was.
+Nothing is written until the first new step has been measured. An error before that, in this module
+or in the step itself, leaves the folder unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .disk import (
     Claim,
     RunError,
     RunStoppedError,
-    check_room,
+    check_free_space,
     unwritable,
     write_atomically,
 )
@@ -64,29 +64,29 @@ _REFUSALS = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 
 
 class Memory:
-    """A run that is not written anywhere."""
+    """A run in memory only, and the interface of :class:`Folder`."""
 
     def __init__(self) -> None:
         self.past: list[Step] = []
         self.evaluations: dict[int, Accuracy] = {}
 
     def write(self, step: Step) -> None:
-        """Write down a step, before it is taken."""
+        """Record a step, before it is taken."""
 
     def taken(
         self, step: Step, model: nn.Module, *, hash_due: bool, sha256: str | None = None
     ) -> None:
-        """Write down that it was taken, and, if ``hash_due``, the hash of the weights now."""
+        """Record that a step was taken, and, if ``hash_due``, the hash of the weights now."""
 
     def evaluated(self, number: int, accuracy: Accuracy) -> None:
-        """Write down the accuracy after ``number`` steps."""
+        """Record the accuracy after ``number`` steps."""
         self.evaluations[number] = accuracy
 
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
         """Write the weights, if ``save``."""
 
     def close(self) -> None:
-        """Have everything reach the disk."""
+        """Flush everything to the disk."""
 
     def __enter__(self) -> Self:
         return self
@@ -97,18 +97,18 @@ class Memory:
 
 
 class Folder(Memory):
-    """The output folder of a run, locked; new, or with what an earlier session left there.
+    """The output folder of a run, locked; new, or with the steps of earlier sessions.
 
     Args:
-        path: the folder; made if need be.
+        path: the folder; created if it does not exist.
         header: of the ledger, see :func:`~zotutor.llm.runs.replay.header_of`.
-        options: everything else that fixes the run, as JSON: its numbers of steps, its data.
-        about: what is worth knowing but fixes nothing: versions, device.
+        options: everything else that determines the run, as JSON, such as steps and data.
+        about: information that determines nothing, such as versions and device.
 
     Raises:
-        RunError: for a folder that another process writes to, that cannot be written to, or that
+        RunError: for a folder that another process is writing to, that is not writable, or that
             holds something else: another run (the message names the option that differs), or
-            other files. It is left as it was.
+            other files. It is left unchanged.
         LedgerError: for a damaged ledger.
         RunStoppedError: if the disk has no room for the run.
     """
@@ -125,7 +125,7 @@ class Folder(Memory):
         self._header = dict(header)
         self._config = {"format": 1, **options, **header, **about}
         self._hashes: dict[int, WeightsHash] = {}
-        self._due: WeightsHash | None = None  # of the last step that was there, not written yet
+        self._due: WeightsHash | None = None  # of the last replayed step, not written yet
         self._ledger: Ledger | None = None  # None until the first write
         self._metrics: BinaryIO | None = None
         self._evaluated = False
@@ -143,7 +143,7 @@ class Folder(Memory):
     # ---- reading: nothing is changed
 
     def _look(self) -> None:
-        """Read what is there, and refuse what does not fit."""
+        """Read the folder, and refuse contents that do not match this run."""
         if self._holds_run():
             self._compare(read_config(self.path))
         self._check_access()
@@ -168,13 +168,14 @@ class Folder(Memory):
                 f"{len(self.past)}; give at least that many, or choose another folder"
             )
         self._old_evaluations()
-        check_room(self.path, left * (record_size(self._header["P"]) + len(step_line(LONGEST))))
+        size = record_size(self._header["P"]) + len(step_line(LONGEST))  # bytes per step
+        check_free_space(self.path, left * size)
 
     def _holds_run(self) -> bool:
         """Whether there is a run in the folder; a RunError if there is something else."""
         there = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set[str]()
         others = sorted(there - {LOCK, f"{CONFIG}.part"})
-        # the configuration of a model has the same name
+        # a model's folder has a config.json as well
         if CONFIG in there and (others == [CONFIG] or there & {LOCK, LEDGER}):
             return True
         if others:
@@ -185,7 +186,7 @@ class Folder(Memory):
         return False
 
     def _check_access(self) -> None:
-        """Find out now, and not after an hour, that something cannot be written."""
+        """Refuse a folder or file without permission to write now, not after an hour's work."""
         files = [self.path / name for name in (LEDGER, METRICS, PLOT)]
         for path in (self.path, *(path for path in files if path.exists())):
             if not os.access(path, os.R_OK | os.W_OK):
@@ -207,7 +208,7 @@ class Folder(Memory):
                 )
 
     def _old_evaluations(self) -> None:
-        """Keep the evaluations of an earlier session; what cannot be read is evaluated again."""
+        """Read earlier sessions' evaluations; unreadable ones will be computed again."""
         for entry in read_metrics(self.path):
             known = evaluation(entry)
             if known and 0 <= entry["step"] <= len(self.past):
@@ -216,7 +217,7 @@ class Folder(Memory):
     # ---- writing
 
     def _begin(self) -> Ledger:
-        """The ledger, open; before the first write, with the configuration that belongs to it."""
+        """The open ledger; created before the first write, together with the configuration."""
         if self._ledger is None:
             text = json.dumps(self._config, indent=1) + "\n"
             write_atomically(self.path / CONFIG, text.encode())
@@ -228,9 +229,9 @@ class Folder(Memory):
         return self._ledger
 
     def _log(self, *lines: str) -> Ledger:
-        """Write lines of metrics; the first time, those of the past before them.
+        """Append lines of metrics; the first call rewrites those of earlier sessions first.
 
-        Until then the file of an earlier session stays, and with it the evaluations in it.
+        Until then the file of an earlier session remains, with the evaluations in it.
         """
         path = self.path / METRICS
         try:
@@ -252,7 +253,7 @@ class Folder(Memory):
         return ledger
 
     def _lines(self) -> Iterator[str]:
-        """The metrics of the steps that were there, and what is known after the last."""
+        """The metrics of earlier sessions' steps, and of evaluations up to the last of them."""
         for step in self.past:
             if step.number in self.evaluations:
                 yield evaluation_line(step.number, self.evaluations[step.number])
@@ -265,16 +266,16 @@ class Folder(Memory):
         return len(self.past) if self._ledger is None else self._ledger.steps
 
     def write(self, step: Step) -> None:
-        """Write down a step, before it is taken."""
+        """Record a step, before it is taken."""
         self._log().append(step)
 
     def taken(
         self, step: Step, model: nn.Module, *, hash_due: bool, sha256: str | None = None
     ) -> None:
-        """Go on to the next step: a line of metrics, and the hash of the weights.
+        """Record that a step was taken: a line of metrics, and the hash of the weights.
 
-        The last recorded hash is compared. After it, where ``hash_due``, one is added: ``sha256``
-        if it is known already.
+        At the last hash of earlier sessions, the weights are compared with it. After it, if
+        ``hash_due``, a hash is added: ``sha256`` if it is known already.
         """
         number, last = step.number + 1, max(self._hashes, default=0)
         if step.number >= len(self.past):
@@ -289,7 +290,7 @@ class Folder(Memory):
                 self._ledger.append(found)
 
     def evaluated(self, number: int, accuracy: Accuracy) -> None:
-        """Write down the accuracy after ``number`` steps; before the first write, keep it."""
+        """Record the accuracy after ``number`` steps; in memory until the first write."""
         if self._ledger is not None:
             self._log(evaluation_line(number, accuracy))
         self._evaluated = True
@@ -298,7 +299,7 @@ class Folder(Memory):
     def finish(self, model: nn.Module, tokenizer: Any, *, save: bool) -> None:
         """Write the weights, if ``save``, to a folder that ``from_pretrained`` reads.
 
-        Weights that an earlier session saved are replaced: they never lag behind the ledger.
+        Weights saved by an earlier session are replaced, so that they always match the ledger.
         """
         self._log()
         if save or (self.path / WEIGHTS).exists():
@@ -308,11 +309,11 @@ class Folder(Memory):
     # ---- leaving
 
     def __exit__(self, *exception: object) -> None:
-        """Close it, with a plot of what there is; say of a run that stopped how it resumes.
+        """Plot the run so far and close the folder; errors get a note on how to resume.
 
         Raises:
-            RunStoppedError: in place of an error that came after the first write, since it is no
-                refusal that left everything as it was.
+            RunStoppedError: in place of an error after the first write, when the folder is no
+                longer as it was before the call.
         """
         error = exception[1]
         try:
@@ -324,22 +325,22 @@ class Folder(Memory):
                 write_plot(self.path / PLOT, losses, self.evaluations)
         finally:
             self.close()
-        kept = f"{self.path}: {self._steps_written} steps are written down"
+        state = f"{self.path}: {self._steps_written} steps are written down"
         if isinstance(error, KeyboardInterrupt):
-            error.add_note(f"{kept}; the same call, with the base model, resumes the run")
+            error.add_note(f"{state}; the same call, with the base model, resumes the run")
         elif isinstance(error, NonFiniteLossError) and self._ledger is not None:
-            error.add_note(f"{kept}; give the next run, with other options, another folder.")
+            error.add_note(f"{state}; give the next run, with other options, another folder.")
         elif (
             isinstance(error, _REFUSALS)
             and not isinstance(error, RunStoppedError)
             and self._ledger is not None
         ):
             raise RunStoppedError(
-                f"{kept}, then the run stopped: {error}; remove the cause, and run the same again"
+                f"{state}, then the run stopped: {error}; remove the cause, and run the same again"
             ) from error
 
     def close(self) -> None:
-        """Have everything reach the disk, and let others write to the folder."""
+        """Flush everything to the disk, and release the folder's lock."""
         try:
             if self._ledger is not None:
                 self._ledger.close()

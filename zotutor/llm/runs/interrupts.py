@@ -1,4 +1,4 @@
-"""Ctrl-C comes between steps, never within one."""
+"""Ctrl-C takes effect between steps, never within one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A context that an interrupt waits for: what is in it is done as a whole or not begun.
+    """A context that delays Ctrl-C to its end, so that its body runs completely.
 
-    Only in the main thread, where interrupts arrive.
+    In the main thread only, since Python delivers interrupts there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,9 +1,8 @@
-"""A run on disk, as the few numbers that it consists of.
+"""A run on disk as the numbers that determine it.
 
-A zeroth-order step learns P numbers. Whoever has the weights a run began with, and those numbers,
-has every later weight as well: the directions come from the seed, and an update is replayed from
-them bit for bit. So a ledger replaces checkpoints: 48 bytes per step at P = 1, whatever the size of
-the model.
+A zeroth-order step measures P numbers. The base weights and these numbers determine all later
+weights: the directions come from the seed, and each update is replayed bit for bit. So a ledger
+replaces checkpoints: 48 bytes per step at P = 1, whatever the size of the model.
 
 The file, all integers and floats little-endian::
 
@@ -12,10 +11,10 @@ The file, all integers and floats little-endian::
     a step: number (8), seed (8), loss (8), learning rate (8), projected gradients (8 P), digest (8)
     a hash: number (8), SHA-256 of the weights after that many steps (32), zeros, digest (8)
 
-The highest bit of the number marks a hash. A digest is BLAKE2b of the digest before it and the
-record, so that no record can be changed, moved or left out without all later ones failing; the
-first follows from the JSON, which fixes the run. Records are appended, so only the last one can be
-half there. Nothing but the standard library is needed to read one.
+The highest bit of the number marks a hash. A digest is BLAKE2b of the previous digest and the
+record, so that changing, moving or omitting a record invalidates all later digests; the first
+digest covers the header, which identifies the run. Records are appended, so only the last one can
+be incomplete. Reading a ledger needs only the standard library.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ _IS_HASH = 1 << 63
 
 
 class LedgerError(ValueError):
-    """A file that is not, or no longer, the ledger that was written."""
+    """A file that is not a ledger, or not as it was written."""
 
 
 class Step(NamedTuple):
-    """What one step learned; ``number`` counts from 0."""
+    """The measurement of one step; ``number`` counts from 0."""
 
     number: int
     seed: int
@@ -65,7 +64,7 @@ Record = Step | WeightsHash
 
 
 class Contents(NamedTuple):
-    """What a ledger holds: its header, its records, and how many bytes of the file they fill."""
+    """The contents of a ledger: header, records, their size in bytes, and the last digest."""
 
     header: dict[str, Any]
     records: list[Record]
@@ -74,7 +73,7 @@ class Contents(NamedTuple):
 
     @property
     def steps(self) -> list[Step]:
-        """The steps, in order; there is none missing."""
+        """The steps, in order, without gaps."""
         return [record for record in self.records if isinstance(record, Step)]
 
     @property
@@ -169,15 +168,15 @@ def _read_header(path: Path, data: bytes) -> tuple[dict[str, Any], int]:
 
 
 def read(path: str | Path) -> Contents:
-    """Everything in a ledger, checked.
+    """The contents of a ledger, checked.
 
-    A last record that is only partly there, as a killed process or a power cut leaves it (cut
-    short, or filled up with zeros), is ignored: that step was not taken yet.
+    An incomplete last record, as a killed process or a power cut leaves it (cut short, or padded
+    with zeros), is ignored: that step was not taken yet.
 
     Raises:
-        FileNotFoundError: without the file.
-        LedgerError: for anything else that is not as it was written: another kind of file, a cut
-            header, a newer format, a record that was changed, moved or left out.
+        FileNotFoundError: if there is no such file.
+        LedgerError: for a file that is not as it was written: another kind of file, a truncated
+            header, a newer format, a record that was changed, moved or omitted.
 
     Example:
         >>> import tempfile
@@ -221,14 +220,14 @@ def read(path: str | Path) -> Contents:
 
 
 class Ledger:
-    """A ledger that is being written; made by :meth:`create` or :meth:`resume`.
+    """A ledger open for appending; made by :meth:`create` or :meth:`resume`.
 
     Args:
         file: the open file, unbuffered, at the end of its last whole record.
         path: its name, for messages.
-        contents: what is in it.
+        contents: its contents so far.
         sync_every: seconds between two calls of fsync. Killing the process loses nothing; a power
-            cut loses at most that many seconds of steps, and what is left still resumes.
+            cut loses at most the steps of that many seconds, and the rest still resumes.
     """
 
     def __init__(
@@ -245,15 +244,15 @@ class Ledger:
 
     @classmethod
     def create(cls, path: str | Path, header: Mapping[str, Any], **options: Any) -> Self:
-        """A new ledger; its header is there as a whole or not at all.
+        """A new ledger, whose header is written as a whole or not at all.
 
         Args:
-            path: where; nothing may be there yet.
+            path: of a file that does not exist yet.
             header: what replay needs, as JSON; "P" is the number of projected gradients per step.
             options: as for the class.
 
         Raises:
-            FileExistsError: if there is a file.
+            FileExistsError: if the file exists.
         """
         path = Path(path)
         if path.exists():
@@ -263,7 +262,7 @@ class Ledger:
 
     @classmethod
     def resume(cls, path: str | Path, **options: Any) -> Self:
-        """The ledger at ``path``, to append to; a record that is only partly there is cut off.
+        """The ledger at ``path``, to append to; an incomplete last record is removed.
 
         Raises:
             LedgerError: as :func:`read`.
@@ -280,8 +279,8 @@ class Ledger:
 
         Raises:
             ValueError: for a record of the wrong number or size, or with a number not finite.
-            RunStoppedError: if it could not be written, as on a full disk; it is then not in the
-                ledger at all.
+            RunStoppedError: if it could not be written, as on a full disk; the ledger is then
+                unchanged.
         """
         if isinstance(record, Step):
             numbers = (record.loss, record.lr, *record.coefficients)
@@ -303,7 +302,7 @@ class Ledger:
             raise self._stopped(error) from error
 
     def sync(self) -> None:
-        """Have everything so far reach the disk."""
+        """Flush everything so far to the disk."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -315,14 +314,14 @@ class Ledger:
             self._file.truncate(self._size)
             self._file.seek(self._size)
         except OSError:
-            pass  # a record that is half there is ignored when it is read
+            pass  # an incomplete record is ignored when the ledger is read
         return RunStoppedError(
             f"{self.path}: could not be written ({error}); make room or give it back, and run the "
             f"same again: it resumes after step {self.steps}"
         )
 
     def close(self) -> None:
-        """Have everything reach the disk, and close the file."""
+        """Flush everything to the disk, and close the file."""
         if not self._file.closed:
             try:
                 self.sync()

@@ -1,18 +1,18 @@
-"""One run on several processes or machines, between which nothing but a few numbers is sent.
+"""One run on several processes or machines, which exchange only a few numbers per step.
 
-Every rank holds the model and takes every step itself, so no weight and no gradient ever crosses
-the network: a step is replayed from P numbers, and these are all that has to be agreed on. There
-are two ways to share the work of measuring them:
+Every rank holds the model and takes every step itself, so no weight and no gradient crosses the
+network: a step is replayed from its P projected gradients, and these are all that the ranks have to
+agree on. There are two ways to share the work of measuring them:
 
 "directions": each rank measures some of the P perturbations on the whole batch. The same bits as
 from one process; with LowRank directions, whose perturbations share a forward, up to rounding.
 
-"batch": each rank measures all P perturbations on some rows of the batch, and the losses are
-averaged with the numbers of rows as weights. Works for P = 1; the same as one process up to the
-rounding of the loss, which in float32 moves a projected gradient by some 1e-7 loss / eps.
+"batch": each rank measures all P perturbations on a part of the batch, and the results are averaged
+with the numbers of examples as weights. Works for P = 1; the same as one process up to the rounding
+of the loss, which in float32 changes a projected gradient by about 1e-7 loss / eps.
 
-Every few steps the ranks compare hashes of their weights. What stops one rank stops all of them at
-the same step; one that is lost altogether is noticed when its numbers do not come.
+Every few steps the ranks compare hashes of their weights. An error on one rank stops all of them at
+the same step; a rank that dies is noticed when its numbers do not arrive.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from .weights import weights_hash
 
 Split = Literal["directions", "batch"]
 _FINE, _NOT_FINITE, _INTERRUPTED, _FAILED = range(4)
-"""What a rank says of itself before its numbers."""
+"""The state of a rank, sent before its numbers."""
 
 
 class RanksError(RunStoppedError):
-    """The ranks of a run no longer go together; what rank 0 wrote is whole, and can be resumed."""
+    """The ranks of a run lost contact or diverged; rank 0's files are whole and can be resumed."""
 
 
 class Ranks:
@@ -65,9 +65,8 @@ class Ranks:
         timeout: seconds to wait for the numbers of the others.
         device: where this rank computes.
 
-    Made by :meth:`join` where several processes were started. As a context manager it takes part
-    until it is left; meanwhile Ctrl-C, or SIGTERM, stops all ranks together, before the next step,
-    and a second one at once.
+    Made by :meth:`join` where several processes were started. While its context is active, Ctrl-C
+    or SIGTERM stops all ranks together before the next step, and a second one at once.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Ranks:
         timeout: float = 600.0,
         device: str = "cpu",
     ) -> Self:
-        """Meet the others that ``torchrun`` started; one process alone if it started none.
+        """Connect to the processes that ``torchrun`` started; one process alone without it.
 
         Numbers travel by gloo, or by nccl between GPUs, of which each process takes one.
 
@@ -103,9 +102,9 @@ class Ranks:
                 machine, "cuda:1" in the second, ...
 
         Raises:
-            ValueError: for another split, a timeout that is not positive, or variables of the
-                environment that do not go together.
-            RanksError: if the others do not come.
+            ValueError: for another split, a timeout that is not positive, or inconsistent
+                environment variables.
+            RanksError: if the others do not connect in time.
 
         Example:
             >>> with Ranks.join() as ranks:
@@ -143,7 +142,7 @@ class Ranks:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Take no part any more."""
+        """Restore the signal handlers, and leave the group."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
         if self.count > 1:
@@ -155,10 +154,10 @@ class Ranks:
         self._asked_to_stop = True
 
     def check(self, stepper: Stepper, batch_size: int) -> None:
-        """Refuse what leaves a rank without work, or has more than a few numbers to send.
+        """Refuse steps that leave a rank without work, or that a few numbers do not determine.
 
         Raises:
-            ValueError: for steps of first order; fewer directions, or rows, than ranks.
+            ValueError: for steps of first order; fewer directions, or examples, than ranks.
         """
         if self.count == 1:
             return
@@ -182,11 +181,11 @@ class Ranks:
     def begin(
         self, make: Callable[[], Memory], facts: Mapping[str, Any], optimizer: ZOSGD
     ) -> Memory:
-        """What earlier sessions left of the run: its folder on rank 0, on others a copy in memory.
+        """The run so far, from earlier sessions: its folder on rank 0, a copy in memory on others.
 
         Args:
             make: opens the folder; called on rank 0 only.
-            facts: all that fixes the run, as JSON; must be the same on all ranks.
+            facts: everything that determines the run, as JSON; must be the same on all ranks.
             optimizer: whose steps they are.
 
         Raises:
@@ -222,14 +221,14 @@ class Ranks:
             raise
         if self.rank:
             past, rest = numbers[: int(steps) * width], numbers[int(steps) * width :]
-            for k, (loss, lr, *g) in enumerate(_rows(past, width)):
+            for k, (loss, lr, *g) in enumerate(_groups(past, width)):
                 memory.past.append(Step(k, optimizer.seed, loss, lr, tuple(g)))
-            for number, value, low, high, examples in _rows(rest, 5):
+            for number, value, low, high, examples in _groups(rest, 5):
                 memory.evaluations[int(number)] = Accuracy(value, low, high, int(examples))
         return memory
 
     def measure(self, stepper: Stepper, tokens: Tensor, labels: Tensor) -> Projection:
-        """What the current step's batch says, measured together; the same on all ranks.
+        """The measurement of the current step, shared; the result is the same on all ranks.
 
         Args:
             stepper: of this rank.
@@ -244,7 +243,7 @@ class Ranks:
         if self.count == 1 or not isinstance(stepper, ZerothOrder):
             return stepper.measure(tokens, labels)
         if self.split == "batch":
-            return self._by_rows(stepper, tokens, labels)
+            return self._by_examples(stepper, tokens, labels)
         return self._by_directions(stepper, tokens, labels)
 
     def _by_directions(self, stepper: ZerothOrder, tokens: Tensor, labels: Tensor) -> Projection:
@@ -255,7 +254,7 @@ class Ranks:
         def work() -> list[float]:
             mine = shares[self.rank]
             numbers: list[float] = []
-            # one by one: the mean of losses must be taken over all of them at once
+            # one by one, with each one's loss: their mean must be taken over all ranks' at once
             for only in [mine] if together else [range(p, p + 1) for p in mine]:
                 found = stepper.measure(tokens, labels, only=only)
                 for g in found.coefficients:
@@ -269,14 +268,14 @@ class Ranks:
         losses = [loss for numbers in own for loss in numbers[1::2]]
         return Projection(coefficients, sum(losses) / len(losses))
 
-    def _by_rows(self, stepper: ZerothOrder, tokens: Tensor, labels: Tensor) -> Projection:
+    def _by_examples(self, stepper: ZerothOrder, tokens: Tensor, labels: Tensor) -> Projection:
         optimizer = stepper.optimizer
         shares = _shares(len(labels), self.count)
         mine = shares[self.rank]
 
         def work() -> list[float]:
-            rows = slice(mine.start, mine.stop)
-            found = stepper.measure(tokens[rows], labels[rows])
+            part = slice(mine.start, mine.stop)
+            found = stepper.measure(tokens[part], labels[part])
             return [*found.coefficients, found.loss]
 
         everyone = self._all(work, optimizer.P + 1, f"step {optimizer.steps_taken}")
@@ -311,15 +310,16 @@ class Ranks:
         return found
 
     def _unlike(self, digest: str, when: str) -> list[int]:
-        """The ranks whose SHA-256 is not that of rank 0."""
+        """The ranks whose SHA-256 differs from that of rank 0."""
         parts = [float(int(digest[k : k + 8], 16)) for k in range(0, 64, 8)]  # exact: 32 bits each
         everyone = self._all(lambda: parts, len(parts), when)
         return [rank for rank, given in enumerate(everyone) if given != everyone[0]]
 
     def _all(self, work: Callable[[], list[float]], size: int, when: str) -> list[list[float]]:
-        """The numbers that ``work`` returns on each rank, at most ``size``; filled up with zeros.
+        """The numbers that ``work`` returns on each rank, at most ``size``, padded with zeros.
 
-        An error on one rank is an error on all of them, so that none waits for another in vain.
+        An error on one rank raises on all of them: a rank that stopped without a message would
+        leave the others waiting.
         """
         try:
             numbers = work()
@@ -374,19 +374,19 @@ def _state(error: BaseException) -> int:
     return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED
 
 
-def _rows(numbers: list[float], width: int) -> list[list[float]]:
-    """The numbers as rows of ``width``."""
+def _groups(numbers: list[float], width: int) -> list[list[float]]:
+    """The numbers in consecutive groups of ``width``."""
     return [numbers[k : k + width] for k in range(0, len(numbers), width)]
 
 
 def _shares(total: int, count: int) -> list[range]:
-    """``range(total)`` in ``count`` parts, as even as can be."""
+    """``range(total)`` in ``count`` parts of almost equal length."""
     ends = [total * k // count for k in range(count + 1)]
     return [range(ends[k], ends[k + 1]) for k in range(count)]
 
 
 def _from_environment() -> tuple[int, int]:
-    """Rank and number of ranks, as ``torchrun`` gives them; (0, 1) if it does not."""
+    """Rank and number of ranks, as set by ``torchrun``; (0, 1) without it."""
     texts = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     try:
         rank, count = map(int, texts)
@@ -401,7 +401,7 @@ def _from_environment() -> tuple[int, int]:
 
 
 def place_among() -> str:
-    """Which of several processes this is, to begin a message with; nothing if it is one alone.
+    """A prefix for messages that says which of several processes this is; empty for one alone.
 
     >>> place_among()
     ''
@@ -415,5 +415,5 @@ def _named(ranks: Sequence[int]) -> str:
 
 
 def _in_short(error: BaseException) -> str:
-    """Its first sentence, without the place in torch's source that precedes it."""
+    """An error's first sentence, without the location in torch's source before it."""
     return re.split(r"\. |\n", re.sub(r"^\[[^]]*\] ", "", str(error)))[0]

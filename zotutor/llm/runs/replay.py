@@ -1,4 +1,4 @@
-"""From the weights a run began with, and its ledger, every later weight, bit for bit."""
+"""The weights after any step of a run, bit for bit, from its base model and its ledger."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .weights import dtypes, weights_hash
 
 
 class Replay(NamedTuple):
-    """What :func:`replay` did."""
+    """The result of :func:`replay`."""
 
     steps: int
-    """How many steps were taken."""
+    """The number of steps taken."""
     checked: int
-    """After how many of them the weights were compared with a hash in the ledger; 0 for none."""
+    """The last step after which the weights matched a hash in the ledger; 0 for none."""
     sha256: str
-    """Hash of the weights now."""
+    """The hash of the weights after these steps."""
 
 
 def header_of(model: nn.Module, optimizer: ZOSGD, *, base: str | None = None) -> dict[str, Any]:
-    """All that replay needs besides the numbers of each step.
+    """Everything that replay needs in addition to the numbers of each step.
 
     Args:
         model: before its first step.
@@ -58,7 +58,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def check_header(header: Mapping[str, Any], place: Path) -> None:
-    """Refuse a header without all that :func:`header_of` puts there, each of its type.
+    """Refuse a header that lacks an entry of :func:`header_of`, or has one of another type.
 
     Raises:
         LedgerError: naming the entry.
@@ -141,7 +141,7 @@ def check_seeds(steps: Sequence[Step], seed: int, place: Path) -> None:
 
 
 def ledger_in(path: str | Path) -> Path:
-    """The ledger itself, given it or the folder of its run.
+    """The path of a ledger, given that or the folder of its run.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -158,8 +158,9 @@ def ledger_in(path: str | Path) -> Path:
 def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> Replay:
     """Tune a model again from a ledger, without data and without a single forward pass.
 
-    theta_t+1 = theta_t - (lr_t / P) sum_p g_tp u_tp, the g from the ledger, the u from its seed.
-    Bit for bit the weights of the run: the last hash that it recorded is compared.
+    theta_t+1 = theta_t - (lr_t / P) sum_p g_tp u_tp, with the projected gradients g from the ledger
+    and the directions u from its seed. The weights are bit for bit those of the run, which is
+    checked against the last hash that it recorded.
 
     Args:
         path: a ledger, or the output folder of a run.
@@ -167,11 +168,13 @@ def replay(path: str | Path, model: nn.Module, *, steps: int | None = None) -> R
         steps: how many steps to take; None for all there are.
 
     Returns:
-        Steps taken, after how many of them a recorded hash was met, and the hash now.
+        Named tuple: the steps taken, the last of them after which the weights matched a recorded
+        hash, and the hash of the weights.
 
     Raises:
-        FileNotFoundError: without a ledger there.
-        LedgerError: for a damaged ledger, another base model, or weights that come out different.
+        FileNotFoundError: if there is no ledger.
+        LedgerError: for a damaged ledger, another base model, or weights that do not match a
+            recorded hash.
         TypeError, ValueError: for steps out of range.
 
     Example:

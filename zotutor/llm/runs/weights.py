@@ -13,7 +13,7 @@ from torch import nn
 
 from zotutor.llm.library import quiet, transformers
 
-from .disk import RunStoppedError, check_room, make_folder, remove_empty, sync_folder
+from .disk import RunStoppedError, check_free_space, make_folder, remove_empty, sync_folder
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -42,10 +42,10 @@ def dtypes(model: nn.Module) -> str:
 def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer to a folder, under another name first: all or nothing.
 
-    ``folder.part`` next to it, and if the folder is there already ``folder.old``, are written over.
+    Overwrites ``folder.part`` next to it and, if the folder exists, ``folder.old``.
 
     Raises:
-        RunStoppedError: if they cannot be written; nothing is left then.
+        RunStoppedError: if they cannot be written; no partial folder is left.
     """
     from safetensors import SafetensorError
 
@@ -54,7 +54,7 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     made: list[Path] = []
     try:
         made = make_folder(folder.parent)
-        check_room(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
+        check_free_space(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
         _write(model, tokenizer, aside)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -76,7 +76,7 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
 
 
 def _write(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Both, and have them reach the disk."""
+    """Write both, and flush them to the disk."""
     with quiet(transformers(), local=True):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
