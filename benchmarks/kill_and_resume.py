@@ -1,10 +1,10 @@
-"""A run on the shipped model, killed again and again, against one that never was: the same bits?
+"""Compares a run on the shipped model that is killed again and again with one that is not.
 
 python benchmarks/kill_and_resume.py [--steps 2000] [--kills 20] [--seed 0] [--P 1] [--dtype D]
 
 Each session is the command `zotutor finetune` in a process of its own, killed with SIGKILL while it
-works on a step that is drawn by the seed, and some milliseconds into it. Prints what was compared,
-the sizes of the ledger and of the weights, and how long a replay takes.
+works on a step drawn by the seed, some milliseconds into it. Prints which files are the same to the
+last byte, the sizes of the ledger and of the weights, and how long a replay takes.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ python benchmarks/zo_step.py [--model opt-125m] [--device cpu] [--dtype float32]
 Random weights of the named configuration: nothing is downloaded. All steps run in turn in one
 process, so that a busy machine slows all of them; a ratio is the median, over the rounds, of a
 step's time over that of two plain forward passes in the same round. Steps without a limit are timed
-in every third round. On Linux the process keeps the memory that it frees: otherwise fresh pages, by
-luck of layout, cost any row a tenth more or less, two forward passes included.
+in every third round. On Linux the process keeps the memory that it frees: otherwise new pages,
+depending on their layout, change any time by up to a tenth, that of two forward passes included.
 
 Memory, on a CPU each step in a process of its own: what its peak adds to that of plain inference,
 in units of the largest parameter. Several copies in one batch are compared with inference on as
@@ -83,9 +83,9 @@ def make_model(name: str, dtype: torch.dtype, device: str) -> nn.Module:
 
 
 def losses_of(model: nn.Module, tokens: Tensor) -> Callable[[int], Tensor]:
-    """The language-model loss of each of so many copies of a batch.
+    """A function from a number of copies of the batch to the language-model loss of each copy.
 
-    Sentence by sentence: the log-softmax of all would hold as much as the logits once more.
+    Sentence by sentence: the log-softmax of all would take as much memory again as the logits.
     """
 
     def losses(copies: int) -> Tensor:
@@ -101,7 +101,7 @@ def losses_of(model: nn.Module, tokens: Tensor) -> Callable[[int], Tensor]:
 
 
 def seed_replay_step(model: nn.Module, loss: Callable[[], Tensor], lr: float, eps: float) -> None:
-    """The step as usually written: move all weights in place along replayed normals, four times."""
+    """The usual implementation: move all weights in place along replayed normals, four times."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     generator = torch.Generator(device=parameters[0].device)
 
@@ -134,15 +134,15 @@ def steps_for(model: nn.Module, tokens: Tensor) -> dict[str, Callable[[], Any]]:
 
     dense = zo.ZOSGD(model.parameters(), 1e-7, seed=0)
     normal = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.Gaussian())
-    thin = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.LowRank(1))
+    low_rank = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.LowRank(1))
     four = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.LowRank(1), P=4)
     eps = dense.eps
     return {
         BASE: two_forwards,
         "Rademacher": lambda: dense.step(loss),
         "Gaussian": lambda: normal.step(loss),
-        "LowRank(1), one after the other": lambda: thin.step(loss),
-        BOTH: lambda: thin.step_batched(losses),
+        "LowRank(1), one after the other": lambda: low_rank.step(loss),
+        BOTH: lambda: low_rank.step_batched(losses),
         FOUR: lambda: four.step_batched(losses),
         "seed replay in place": lambda: seed_replay_step(model, loss, 1e-7, eps),
     }
@@ -325,7 +325,7 @@ def main() -> None:
         model = make_model(args.model, getattr(torch, args.dtype), args.device)
         print(peak_in_this_process(model, args.memory_of, args.copies, args.shape, args.device))
         return
-    allocate({TRIM_THRESHOLD: (1 << 31) - 1, MMAP_MAX: 0})  # freed memory is kept, and used again
+    allocate({TRIM_THRESHOLD: (1 << 31) - 1, MMAP_MAX: 0})  # freed memory stays with the process
     record = measure(args)
     print()
     for limit in record["limits"]:

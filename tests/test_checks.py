@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from zotutor.checks import (
     check_batch,
     check_comparable,
     check_eps,
+    check_finite,
+    check_floats,
     check_integer,
     check_labels,
+    check_path,
     check_real,
     check_tensor,
+    is_finite,
     trainable,
 )
 
@@ -207,6 +212,24 @@ def test_eps_may_be_as_small_as_the_spacing_at_1(dtype: torch.dtype) -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("eps", [0, -1e-3, math.nan, math.inf])
+def test_eps_is_a_positive_number(eps: float, dtype: torch.dtype) -> None:
+    assert_names(lambda: check_eps(eps, [dtype]), ValueError, ["eps", "finite number above 0"])
+
+
+def test_an_eps_beyond_the_largest_number_is_named() -> None:
+    largest = torch.finfo(torch.float16).max
+    assert check_eps(1e4, [torch.float16]) == 1e4
+    assert check_eps(largest, [torch.float32]) == largest
+    for dtypes in ([torch.float16], [torch.float32, torch.float16]):
+        assert_names(
+            lambda given=dtypes: check_eps(largest, given),  # type: ignore[misc]
+            ValueError,
+            ["eps", "65504", "too large", "float16", "leave it out"],
+        )
+
+
 # ---- models --------------------------------------------------------------------------------------
 
 
@@ -341,3 +364,77 @@ def test_negative_labels_are_named_before_the_classes_are_known() -> None:
     assert_names(
         lambda: check_labels("y", torch.tensor([-100]), count=1), ValueError, ["-100", "at least 0"]
     )
+
+
+def two_by_two(last: float) -> Tensor:
+    return torch.tensor([[1.0, 2.0], [3.0, last]])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        ([[1.0]], TypeError, ["J_o", "list", "(V, d)", "torch.as_tensor"]),
+        (torch.eye(2).to_sparse(), TypeError, ["J_o", "sparse", "dense"]),
+        (torch.ones(2, 2, device="meta"), TypeError, ["J_o", "meta device"]),
+        (torch.ones(2, 2, dtype=torch.long), TypeError, ["J_o", "int64", ".float()"]),
+        (torch.ones(2, 2, dtype=torch.complex64), TypeError, ["J_o", "complex64"]),
+        (torch.ones(2, 2, dtype=torch.bool), TypeError, ["J_o", "bool"]),
+        (torch.ones(2), ValueError, ["J_o", "(2,)", "(V, d)", "index or reshape it"]),
+        (torch.ones(1, 2, 2), ValueError, ["J_o", "(1, 2, 2)", "(V, d)"]),
+        (torch.ones(2, 0), ValueError, ["J_o", "(2, 0)", "size 0"]),
+        (two_by_two(math.nan), ValueError, ["J_o", "nan at [1, 1]", "finite"]),
+        (two_by_two(-math.inf), ValueError, ["J_o", "-inf at [1, 1]"]),
+    ],
+)
+def test_what_is_no_matrix_of_finite_numbers_is_named(
+    value: Any, error: type[Exception], words: list[str]
+) -> None:
+    assert_names(
+        lambda: check_floats("J_o", value, dims=(2,), expected="(V, d)"),
+        error,
+        words,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_matrices_of_finite_numbers_go_through(dtype: torch.dtype) -> None:
+    value = two_by_two(4.0).to(dtype).requires_grad_()
+    assert check_floats("J", value, dims=(1, 2), expected="(V, d) or (d,)") is value
+    assert check_floats("g", value[0], dims=(1, 2), expected="(V, d) or (d,)").shape == (2,)
+
+
+def test_a_sum_that_overflows_is_of_finite_numbers() -> None:
+    large = torch.full((2, 2), 3e38)
+    assert is_finite(large)
+    assert check_finite("x", large) is large
+    assert not is_finite(two_by_two(math.nan))
+    # infinities that cancel are NaN in a sum
+    assert not is_finite(torch.tensor([math.inf, -math.inf]))
+
+
+# ---- paths ---------------------------------------------------------------------------------------
+
+
+def test_paths_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    here = tmp_path / "run"
+    assert check_path("output", here) == here  # it need not be there yet
+    assert check_path("output", str(here)) == here
+    assert check_path("output", "~/run") == here
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        (None, TypeError, ["output", "None", "NoneType", "a path"]),
+        (3, TypeError, ["output", "3", "int"]),
+        ("", ValueError, ["output", "''", "file or folder"]),
+        ("a\0b", ValueError, ["output", "file or folder", "rename"]),
+        ("\ud800", ValueError, ["output", "file or folder"]),
+        ("x" * 5000, ValueError, ["output", "5000 characters", "shorter"]),
+        ("~no-such-user-here/run", ValueError, ["output", "no such home folder", "in full"]),
+    ],
+)
+def test_what_is_no_path_is_named(path: Any, error: type[Exception], words: list[str]) -> None:
+    assert_names(lambda: check_path("output", path), error, words)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import zotutor as zo
+from zotutor import directions
 from zotutor.closure import identity, scalar
 from zotutor.estimators import Method, projected_gradients
 
@@ -383,8 +384,15 @@ def raw(model: nn.Module) -> list[tuple[bytes, int, int]]:
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_the_check_leaves_every_bit(error: type[BaseException] | None, call: int) -> None:
-    """Also where the closure fails at one of its calls; the second is the one on flipped bits."""
+@pytest.mark.parametrize("chunk", [2, directions.CHUNK], ids=["large", "small"])
+def test_the_check_leaves_every_bit(
+    error: type[BaseException] | None, call: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the closure fails at one of its calls; the second is the one on flipped bits.
+
+    A model larger than a chunk is perturbed where its parameters are used, into other memory.
+    """
+    monkeypatch.setattr(directions, "CHUNK", chunk)
     model = Odd()
     before, calls = raw(model), []
 
@@ -407,7 +415,7 @@ def test_the_check_leaves_every_bit(error: type[BaseException] | None, call: int
 def test_an_interrupt_while_bits_are_flipped_leaves_every_bit(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C behind each of the flips of four parameters, there and back."""
+    """Ctrl-C after each of the flips of four parameters, there and back."""
     model = zo.models.mlp(5, 2, inputs=4, outputs=3, seed=0)
     before, flips = raw(model), []
     flip = Tensor.bitwise_not_

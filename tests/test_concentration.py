@@ -102,6 +102,28 @@ def test_law_of_independent_entries_is_exact(family: Directions) -> None:
     assert pair_variance(rows, columns, directions=family) == pytest.approx(exact, rel=1e-12)
 
 
+@pytest.mark.parametrize("numbers", [1, 6, 23, 1 << 20])
+def test_the_law_is_the_same_however_few_columns_are_summed_at_a_time(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, columns = random(3, 6, seed=0), random(2, 6, seed=1)
+    expected = pair_terms(rows, columns, directions=Gaussian())
+    monkeypatch.setattr("zotutor.laws._COLUMNS", numbers)
+    found = pair_terms(rows, columns, directions=Gaussian())
+    assert tuple(found) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=repr)
+def test_moments_are_computed_on_the_device_of_the_gradient(family: Directions) -> None:
+    """Another default device is as if g were on a GPU: what is made on the way must follow g."""
+    g, H = random(6, seed=4), random(6, 6, seed=5)
+    H, options = H + H.T, {"P": 2, "directions": family, "shapes": [(2, 3)]}
+    expected = zo.estimator_moments(g, H, **options)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        found = zo.estimator_moments(g, H, **options)  # type: ignore[arg-type]
+    assert found == expected
+
+
 @pytest.mark.parametrize("rank", [1, 2])
 def test_law_of_low_rank_directions_is_exact(rank: int) -> None:
     m, n = 2, 2

@@ -21,7 +21,16 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor import directions
-from zotutor.directions import CHUNK, Direction, Directions, draw, from_name, name_of, weighted_sum
+from zotutor.directions import (
+    CHUNK,
+    Direction,
+    Directions,
+    draw,
+    from_name,
+    name_of,
+    weighted_sum,
+    weighted_sums,
+)
 from zotutor.streams import Stream
 
 IID: list[Directions] = [zo.Rademacher(), zo.Gaussian(), zo.Sparse(0.25)]
@@ -297,6 +306,27 @@ def test_factors_of_a_step_are_kept_unless_they_are_many(
         for i in range(3):
             one.tensor(i)
         assert len(one.factor_cache) == kept
+
+
+def test_a_weight_too_few_or_a_parameter_too_few_is_an_error() -> None:
+    tensors = zeros((4,), (3,))
+    drawn = draw(zo.Gaussian(), tensors, P=3, seed=0, step=0)
+    for weights in ([1.0, 2.0], [1.0, 2.0, 3.0, 4.0]):
+        with pytest.raises(ValueError, match="argument"):
+            weighted_sum(drawn, weights, 0, 0, 4, torch.float32)
+        with pytest.raises(ValueError, match="argument"):
+            weighted_sums(drawn, weights)
+    with pytest.raises(ValueError, match="argument"):
+        drawn[0].all_perturbed(tensors[:1], 0.5)
+
+
+def test_sums_for_all_parameters_at_once_are_those_one_by_one() -> None:
+    tensors = zeros((100,), (7, 10), ())
+    drawn = draw(zo.Gaussian(), tensors, P=3, seed=0, step=0)
+    weights = [0.5, -2.0, 1e-3]
+    for i, found in enumerate(weighted_sums(drawn, weights)):
+        expected = weighted_sum(drawn, weights, i, 0, tensors[i].numel(), torch.float32)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_nothing_is_drawn_from_the_global_generator() -> None:

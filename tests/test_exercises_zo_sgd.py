@@ -28,7 +28,7 @@ def perturbations_per_step(machines: int, d_H: float, probe: float, update: floa
             lambda _, d_H, probe, update: perturbations_per_step(1, d_H, probe, update),
             "at the same time",
         ),
-        (lambda *rest: perturbations_per_step(*rest[:3], 0.0), "takes time"),
+        (lambda n, d_H, probe, _: perturbations_per_step(n, d_H, probe, 0.0), "takes time"),
         (lambda *rest: 1, "at the same time|try P"),
         (lambda *rest: 12345, "ratio is"),
         (lambda *rest: None, "return"),

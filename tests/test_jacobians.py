@@ -122,6 +122,12 @@ def test_jacobian_of_any_small_network(
     close((Jv * g).sum(), gJ @ v)  # jvp and vjp are adjoint
 
 
+def test_a_model_of_no_outputs_has_an_empty_jacobian() -> None:
+    model = nn.Linear(2, 4)
+    model.register_forward_hook(lambda module, inputs, z: z[:, :0])
+    assert zo.jacobian(model, torch.ones(3, 2)).shape == (3, 0, 12)
+
+
 def test_columns_stand_in_the_order_of_named_parameters() -> None:
     model, x = CASES["mlp"](2)
     J = zo.jacobian(model, x)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zotutor as zo
+from zotutor.fused import Batched
 from zotutor.parameters import resolve
 from zotutor.probe import NonFiniteLossError
 
@@ -88,7 +89,7 @@ def test_in_lower_precision_they_are_equal_to_rounding(
 
 
 class Elementwise(nn.Module):
-    """Vectors beside activations in every order, tied weights, a frozen layer, a buffer."""
+    """Vectors and activations in either order, tied weights, a frozen layer, a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,6 +154,19 @@ def test_numbers_of_one_token_an_input() -> None:
     )
     expected = moved(one, start)
     assert (moved(many, start) - expected).norm() < 1e-6 * expected.norm()
+
+
+def test_a_distance_too_few_for_the_directions_is_an_error() -> None:
+    model = nn.Linear(4, 3)
+    params = resolve(model)
+    drawn = zo.directions.draw(zo.LowRank(1), params, P=2, seed=0, step=0)
+    number = {id(theta): i for i, theta in enumerate(params.tensors)}
+    for cs in ([0.1], [0.1, 0.2, 0.3]):
+        x = torch.ones(6, 4)
+        with pytest.raises(ValueError, match="argument"):  # by the factors of the matrix
+            Batched(number, drawn, cs)(F.linear, (x, model.weight), {})
+        with pytest.raises(ValueError, match="argument"):  # by the vectors
+            Batched(number, drawn, cs)(torch.mul, (torch.ones(6, 3), model.bias), {})
 
 
 # ---- errors, theta unwritten --------------------------------------------------------------------

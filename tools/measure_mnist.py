@@ -56,8 +56,8 @@ def train(model: nn.Module, split: Split) -> None:
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     for _ in range(STEPS):
-        rows = torch.randint(len(split.x_train), (BATCH,), generator=generator)
-        loss = F.cross_entropy(model(split.x_train[rows]), split.y_train[rows])
+        indices = torch.randint(len(split.x_train), (BATCH,), generator=generator)
+        loss = F.cross_entropy(model(split.x_train[indices]), split.y_train[indices])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -135,7 +135,7 @@ def fidelities(
 
 
 def law_over_seeds(x: Tensor, groups: dict[str, Tensor]) -> dict[str, list[float]]:
-    """The law's relative error at P = 125, Gaussian, for other initial weights: one a seed."""
+    """The law's relative error at P = 125, Gaussian, for other initial weights: one per seed."""
     laws: dict[str, list[float]] = {name: [] for name in groups}
     for seed in SEEDS:
         J = zo.jacobian(zo.models.lenet(seed=seed), x)

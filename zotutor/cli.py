@@ -1,4 +1,4 @@
-"""The command ``zotutor``: fine-tune, plan, replay and look at runs from a shell."""
+"""The command ``zotutor``: fine-tune, plan, replay and inspect runs from a shell."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def plan(
 
 
 def _planned(pieces: Iterator[Progress], *, bar: bool) -> Plan:
-    """The last plan; a bar shows the one so far, and without a terminal a line the first."""
+    """The last plan. A bar shows the current one; without a terminal, one line shows the first."""
     from tqdm import tqdm
 
     found = None
@@ -247,7 +247,7 @@ def info(context: typer.Context, run: options.Run, as_json: options.AsJson = Fal
 
 
 def _new_folder(save: Path) -> Path:
-    """The folder that weights are to be saved to, which must not be there yet, but can be made."""
+    """The folder to save weights to, after checking that it does not exist and can be created."""
     folder = check_path("save", save).absolute()
     for path in (folder, folder.parent / f"{folder.name}.part"):
         if path.exists() or path.is_symlink():

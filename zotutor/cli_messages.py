@@ -17,21 +17,21 @@ from .llm.runs.ranks import place_among
 from .probe import NonFiniteLossError
 
 _OTHER_NAMES = {"name": "task", "folder": "data"}
-"""Options whose name in Python is another."""
+"""Options with another name in Python."""
 
 
 def say(text: str) -> None:
-    """Print a line; it is not what the command is for, and nothing is lost if nobody reads it."""
+    """Print a line; a closed pipe is no error, since the work is done."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        # a name of a file may hold what the terminal cannot show
+        # a file name may contain characters that the terminal cannot show
         typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not out yet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for output still buffered
 
 
 def warn(text: str) -> None:
-    """Print a line on standard error, and go on."""
+    """Print a line on standard error, and continue."""
     typer.echo(f"zotutor: {text}", err=True)
 
 
@@ -40,8 +40,8 @@ def reported(context: typer.Context, *, resumable: bool = False) -> Iterator[Non
     """Turn errors that a user can do something about into one line and an exit code.
 
     Args:
-        context: of the command, whose options the line names as they are written there.
-        resumable: whether the same command again goes on where an interrupt stopped it.
+        context: of the command; the line names its options as they are written in a shell.
+        resumable: whether the same command resumes where an interrupt stopped it.
     """
     names = list(context.params)
 
@@ -72,7 +72,7 @@ def reported(context: typer.Context, *, resumable: bool = False) -> Iterator[Non
 
 
 def in_words_of_a_shell(text: str, options: Iterable[str]) -> str:
-    """A message that names arguments of Python, with the options of a command in their place.
+    """A message with the names of Python arguments replaced by the command's options.
 
     >>> in_words_of_a_shell(
     ...     "batch_size: given 0, expected 1; give length=8", ["batch_size", "length"]

@@ -1,4 +1,4 @@
-"""The options of the command ``zotutor``, with their help; those of one name mean the same."""
+"""The options of the command ``zotutor``, with their help; shared by its subcommands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Dtype(StrEnum):
 
 
 class Kind(StrEnum):
-    """What the model ends in."""
+    """The head of the model."""
 
     causal = "causal"
     classifier = "classifier"
@@ -93,8 +93,7 @@ Steps = Annotated[int, typer.Option(help="How many steps.", show_default=False)]
 LearningRate = Annotated[
     float | None,
     typer.Option(
-        help="Learning rate. Without it, the command measures what suits the model, says so, and "
-        "ends.",
+        help="Learning rate. Without it, the command measures and suggests one, and ends.",
         show_default=False,
     ),
 ]
@@ -144,7 +143,7 @@ Inputs = Annotated[
 ]
 Samples = Annotated[
     int,
-    typer.Option(help="Random signs drawn where rows are too many to form; more are more exact."),
+    typer.Option(help="Random signs to draw where an exact answer costs too much."),
 ]
 Kernel = Annotated[
     bool, typer.Option("--kernel", help="Plan for the kernel, not the log-probabilities.")

@@ -63,7 +63,7 @@ def digits() -> Split:
     """Return the 1,797 handwritten digits that come with scikit-learn, 8 x 8 pixels each.
 
     A pixel of 0 to 16 is divided by 16, which is exact in float32. The test images are taken evenly
-    from each class in the order of the source, as many as its share of 360 asks for (largest
+    from each class in the order of the source, in proportion to its size (360 in all, largest
     remainders first); both parts stay in that order.
 
     Returns:
@@ -72,8 +72,8 @@ def digits() -> Split:
     Raises:
         ImportError: scikit-learn is not installed.
 
-    When to use it: everywhere it will do; it needs no download, and a step on it takes
-    milliseconds. `mnist` has 28 x 28 pixels and up to 70,000 images.
+    When to use it: by default; it needs no download, and a step on it takes milliseconds. `mnist`
+    has 28 x 28 pixels and up to 70,000 images.
 
     References:
         E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
@@ -108,10 +108,10 @@ def mnist(folder: str | os.PathLike[str] | None = None, *, download: bool = Fals
 
     Args:
         folder: where the files are. None is `zotutor.downloads.cache_folder() / "mnist"`.
-        download: fetch the files that the folder lacks (11.6 MB in all; the folder is made if need
-            be), and check the SHA-256 of all four. A file is written aside and renamed, so that no
-            file is ever half there. With False, nothing is asked of the network, and no checksum
-            is asked of the files: any in MNIST's format will do.
+        download: fetch the files that the folder lacks (11.6 MB in all; the folder is created if
+            needed), and check the SHA-256 of all four. A file is written under another name and
+            renamed, so that no incomplete file appears. With False, the network is not used, and
+            checksums are not compared: any files in MNIST's format will do.
 
     Returns:
         Split: images (N, 1, 28, 28), labels (N,).
@@ -153,7 +153,7 @@ def examples(x: Tensor, y: Tensor, *, label: int, n: int = 1) -> Tensor:
     Args:
         x: inputs (N, ...), any dtype.
         y: their labels (N,), integers.
-        label: the class that is wanted.
+        label: the class to look for.
         n: how many, at least 1.
 
     Returns:
@@ -183,7 +183,7 @@ def examples(x: Tensor, y: Tensor, *, label: int, n: int = 1) -> Tensor:
 
 
 def _split(x: Tensor, y: Tensor, *, test: int) -> Split:
-    """Take `test` rows out, from each class its share of them, evenly along its own order."""
+    """Split off `test` images, from each class in proportion, evenly spaced in its order."""
     counts = torch.bincount(y)
     takes = counts * test // len(y)
     remainders = counts * test % len(y)
@@ -191,8 +191,8 @@ def _split(x: Tensor, y: Tensor, *, test: int) -> Split:
     takes[by_remainder[: test - int(takes.sum())]] += 1
     in_test = torch.zeros(len(y), dtype=torch.bool)
     for label, (count, take) in enumerate(zip(counts.tolist(), takes.tolist(), strict=True)):
-        rows = (y == label).nonzero()[:, 0]  # (count,)
-        in_test[rows[(2 * torch.arange(take) + 1) * count // max(2 * take, 1)]] = True
+        indices = (y == label).nonzero()[:, 0]  # (count,)
+        in_test[indices[(2 * torch.arange(take) + 1) * count // max(2 * take, 1)]] = True
     return Split(x[~in_test], y[~in_test], x[in_test], y[in_test])
 
 

@@ -1,7 +1,7 @@
-"""Files from the network: fetched whole, checked, and only then given their names.
+"""Downloads: fetched completely, checked, and only then given their names.
 
-What a file holds is checked by SHA-256, decompressed. The .gz file itself is not: a gzip header
-holds a file name and a time, so that copies of the same contents differ from mirror to mirror.
+The SHA-256 is that of the decompressed contents. That of the .gz file would differ from mirror to
+mirror, since a gzip header contains a file name and a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TIMEOUT = 30.0  # seconds without an answer from the server
 
 
 def cache_folder() -> Path:
-    """Return the folder for what is downloaded: a folder `zotutor` where the system keeps caches.
+    """Return the folder for downloads: `zotutor` in the system's folder for caches.
 
     `$XDG_CACHE_HOME` where that is set to an absolute path; else `~/.cache` on Linux,
     `~/Library/Caches` on macOS and `%LOCALAPPDATA%` on Windows. The folder is not made here.
@@ -43,17 +43,17 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, path: Path, *, size: int, sha256: str) -> None:
-    """Download a file, check what it holds, write it aside, and only then give it its name.
+    """Download a file, check its contents, write it under another name, and rename it.
 
     Args:
         url: where it is.
-        path: where it goes, in a folder that is there. It is written as downloaded, gzipped or not.
+        path: where it goes, in an existing folder. It is written as downloaded, gzipped or not.
         size: of its contents, gunzipped, in bytes.
         sha256: of its contents, gunzipped, in hexadecimal.
 
     Raises:
-        ConnectionError: there was no answer, or not all of it came.
-        ValueError: the contents are others.
+        ConnectionError: there was no answer, or it was incomplete.
+        ValueError: the contents have another hash.
     """
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
@@ -76,7 +76,7 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> None:
 
 
 def check_contents(data: bytes, source: Path | str, *, size: int, sha256: str) -> None:
-    """Compare the SHA-256 of what `data` holds, gunzipped, with the one that is known.
+    """Compare the SHA-256 of `data`, gunzipped, with the expected one.
 
     Raises:
         ValueError: they differ, or `data` is damaged gzip data; it names `source`.
@@ -87,7 +87,7 @@ def check_contents(data: bytes, source: Path | str, *, size: int, sha256: str) -
 
 
 def gunzipped(data: bytes, source: Path | str, *, limit: int = -1) -> bytes:
-    """Return what gzip data holds, at most `limit` bytes of it; other data is returned as it is.
+    """Return the contents of gzip data, at most `limit` bytes; other data is returned unchanged.
 
     Raises:
         ValueError: the data is truncated or damaged; it names `source`.

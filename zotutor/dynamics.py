@@ -324,8 +324,8 @@ def step_change(
     .. math:: \Delta \log \pi(\cdot \mid x_o) = -\eta\, A J_o\, U U^\top g
 
     Neither A nor K nor a Jacobian is formed: the prediction takes one backward pass for g, P
-    passes over the directions, and one forward-mode pass; in addition to activations and logits
-    the memory is some 5 d numbers.
+    passes over the directions, and one forward-mode pass. Memory: about 5 d numbers in addition to
+    activations and logits.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...). It is left as it was.

@@ -35,8 +35,8 @@ def mlp(
         d = (inputs + 1) width + (depth - 1) (width + 1) width + (width + 1) outputs.
 
     Weights start uniform with mean 0 and variance 1/fan_in (LeCun), biases at 0, so that a signal
-    keeps its scale from layer to layer. They are drawn on the CPU, and global random state is left
-    alone.
+    keeps its scale from layer to layer. They are drawn on the CPU, without changing global random
+    state.
 
     Args:
         width: units in each hidden layer, at least 1.
@@ -210,9 +210,9 @@ def train(
     _check_labels(x, y)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     for _ in range(steps):
-        rows = slice(None) if size is None else torch.randint(len(x), (size,), generator=generator)
+        batch = slice(None) if size is None else torch.randint(len(x), (size,), generator=generator)
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(x[rows]), y[rows])
+        loss = F.cross_entropy(model(x[batch]), y[batch])
         loss.backward()
         optimizer.step()
         if loss.item() <= goal:

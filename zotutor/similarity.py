@@ -245,8 +245,7 @@ def centered_cosine(K_hat: Tensor, K: Tensor) -> Tensor:
 def spectral_wasserstein(K_hat: Tensor, K: Tensor) -> Tensor:
     r"""The Wasserstein-1 distance between the singular values of two kernels.
 
-    Each spectrum counts as a distribution of equal weights; for the same number of values the
-    distance is, over both sorted lists,
+    Each spectrum is taken as a distribution with equal weights. For s and t sorted, the distance is
 
     .. math:: \frac 1 n \sum_{i=1}^n \lvert s_i - t_i \rvert.
 

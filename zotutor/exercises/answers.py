@@ -1,7 +1,7 @@
-"""What all checkers share: to call a student's function, and to compare what it returns.
+"""Shared by all checkers: calling a student's function, and comparing what it returns.
 
-An answer that is not right ends in :class:`NotYet`, whatever it is; it never ends in an error of
-Python or torch. If a common slip reproduces a wrong answer, what to tell the student is known.
+A wrong answer of any kind raises :class:`NotYet`, never another error of Python or torch. If a
+common slip reproduces the wrong answer, its hint is shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 RTOL = 1e-5
-"""Relative tolerance: what float32 leaves of a right answer."""
+"""Relative tolerance: a right answer computed in float32 passes."""
 
 
 class NotYet(AssertionError):
@@ -27,7 +27,7 @@ class NotYet(AssertionError):
 
 
 class Slip(NamedTuple):
-    """A common mistake: the wrong answer it gives, and what to tell the student."""
+    """A common mistake: the wrong answer it gives, and a hint for the student."""
 
     wrong: Any
     hint: str
@@ -37,7 +37,7 @@ Slips = Sequence[tuple[Any, str]]
 
 
 def correct(what: str) -> None:
-    """Tell the student that the answer is right, and what it says."""
+    """Print that the answer is right, and what it means."""
     print(f"Correct: {what}")
 
 
@@ -130,7 +130,7 @@ def compare_number(
         slips: common mistakes, (wrong answer, hint) each.
         rtol: relative tolerance.
         whole: whether the answer is a whole number, as a number of steps is.
-        hint: what to tell where no slip explains the answer.
+        hint: for the student, where no slip explains the answer.
 
     Raises:
         NotYet: with a hint.
@@ -220,7 +220,7 @@ def compare_choice(
         answer: what it returned.
         expected: the right word.
         options: the words to choose from.
-        hint: what to tell if another one was chosen.
+        hint: for the student, if another one was chosen.
 
     Raises:
         NotYet: with a hint.

@@ -1,5 +1,5 @@
-"""What the chapters measure: one file a chapter, under the chapter's name.
+"""Measurements of the chapters: one file per chapter, under the chapter's name.
 
-A chapter shows what it teaches; the sweeps around it are here, and the table of claims asks the
+A chapter shows what it teaches; the sweeps around it are here, and the table of claims calls the
 same functions.
 """

@@ -39,7 +39,7 @@ __all__ = [
 
 
 class Facts(NamedTuple):
-    """What the law needs of the kernels between N inputs."""
+    """The quantities of the kernels between N inputs that the law depends on."""
 
     K: Tensor
     """(N, N, V, V)."""
@@ -67,7 +67,7 @@ class Outputs(NamedTuple):
     errors: list[tuple[float, float]]
     """For each quantity the root mean square error and its standard error."""
     laws: list[float]
-    """For each quantity what the law says."""
+    """For each quantity the law's prediction."""
     rows: tuple[Tensor, Tensor]
     """b (d,) of the first log-probability of x_o, and g (d,), the gradient of the loss."""
 
@@ -216,7 +216,7 @@ def measure_outputs(x: Tensor, *, V: int, d: int, P: int, draws: int) -> Outputs
     Args:
         x: x_o and x_u, whose label is class 0, (2, 1, 8, 8).
         V: number of classes.
-        d: parameters to spend; the one hidden layer has as many units as they allow.
+        d: number of parameters; the one hidden layer has as many units as they allow.
         P: number of perturbations.
         draws: how many, of random signs.
     """

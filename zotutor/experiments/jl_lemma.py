@@ -14,7 +14,7 @@ __all__ = ["inner_product_errors"]
 def inner_product_errors(
     rows: Tensor, params: ParametersLike, *, directions: Directions, P: int, trials: int, seed: int
 ) -> Tensor:
-    """Errors of all inner products of n vectors in many independent projections.
+    """Errors of all inner products of n vectors under many independent random projections.
 
     Args:
         rows: the vectors (n, d).
@@ -32,9 +32,9 @@ def inner_product_errors(
     """
     if trials * P % 20:
         raise ValueError(f"trials: given {trials} at P = {P}, expected trials * P to divide by 20")
-    shadows = []  # what the vectors look like along each direction, (n, trials P / 20)
+    parts = []  # the vectors' components along directions, (n, trials P / 20) each
     for step in range(20):
         u = directions.dense(params, P=trials * P // 20, seed=seed, step=step)
-        shadows.append(rows @ u.to(rows.dtype))
-    drawn = torch.cat(shadows, 1).view(len(rows), trials, P).transpose(0, 1)  # (trials, n, P)
+        parts.append(rows @ u.to(rows.dtype))
+    drawn = torch.cat(parts, 1).view(len(rows), trials, P).transpose(0, 1)  # (trials, n, P)
     return (drawn @ drawn.mT / P - rows @ rows.T).abs()

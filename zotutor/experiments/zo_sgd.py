@@ -61,8 +61,8 @@ def steps_on_quadratic(h: Tensor, lr: float, *, share: float = 0.1) -> int:
 def batch_at(split: Split, step: int, *, size: int = 128) -> tuple[Tensor, Tensor]:
     """The batch of a step, drawn with replacement from the training data by the step's number."""
     generator = torch.Generator().manual_seed(step)
-    rows = torch.randint(0, len(split.x_train), (size,), generator=generator)
-    return split.x_train[rows], split.y_train[rows]
+    indices = torch.randint(0, len(split.x_train), (size,), generator=generator)
+    return split.x_train[indices], split.y_train[indices]
 
 
 def train(
@@ -120,7 +120,7 @@ def curvature(
 
     Args:
         loss_fn: the loss.
-        params: what it is differentiated by.
+        params: the parameters to differentiate by.
         draws: random signs for the trace, and multiplications for the eigenvalue by 20.
     """
     graph = _flat(torch.autograd.grad(loss_fn(), params, create_graph=True))
@@ -144,7 +144,7 @@ def measured_changes(
 
     Args:
         loss_fn: the loss.
-        params: written during the call, and put back.
+        params: changed during the call, and restored.
         rates: learning rates.
         P: number of perturbations.
         draws: how many; each is the seed of its number.

@@ -35,12 +35,12 @@ def next_token_changes(
         order: of the step that was taken, which decides the color.
         title: which step.
     """
-    told, seen = [array(p) for p in predicted], [array(m) for m in measured]
+    predictions, changes = [array(p) for p in predicted], [array(m) for m in measured]
     fig, axes = plt.subplots(len(texts), 1, figsize=(7.4, 1.75 * len(texts) + 0.5), squeeze=False)
-    top = max(np.abs(values).max() for values in [*told, *seen])
-    low = min(0.0, *(values.min() for values in [*told, *seen]))
+    top = max(np.abs(values).max() for values in [*predictions, *changes])
+    low = min(0.0, *(values.min() for values in [*predictions, *changes]))
     widest = max(map(len, texts))
-    for ax, tokens, guess, truth in zip(axes[:, 0], texts, told, seen, strict=True):
+    for ax, tokens, guess, truth in zip(axes[:, 0], texts, predictions, changes, strict=True):
         where = range(len(tokens))
         color = FO if order == "FO" else ZO
         ax.bar(where, truth, color=color, width=0.7, label="measured")

@@ -1,4 +1,4 @@
-"""What several figures are made of: arrays from tensors, markers, ticks, pictures, heat maps."""
+"""Parts shared by figures: arrays from tensors, markers, ticks, pictures, heat maps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def look(position: int) -> dict[str, Any]:
 
 
 def zo_look(position: int) -> dict[str, Any]:
-    """Color and marker of the line at this position, without blue, which is for first order."""
+    """Color and marker of the line at this position, except blue, which is first order's."""
     return look(1 + position % (len(CYCLE) - 1))
 
 
 def order_look(name: str, position: int) -> dict[str, Any]:
-    """Blue circles for what first order does, vermilion squares for zeroth, else other colors."""
+    """Blue circles for first order, vermilion squares for zeroth order, else other colors."""
     if name.startswith("FO"):
         return {"color": FO, "marker": "o"}
     if name.startswith("ZO"):
@@ -43,7 +43,7 @@ def order_look(name: str, position: int) -> dict[str, Any]:
 
 
 def count_ticks(ax: Axes, counts: np.ndarray) -> None:
-    """Name the very numbers that were measured on a logarithmic axis."""
+    """Ticks at exactly the measured numbers of a logarithmic axis."""
     ax.set_xticks(counts, [f"{int(count):,}" for count in counts])
     ax.minorticks_off()
 
@@ -68,7 +68,7 @@ def picture(ax: Axes, image: np.ndarray, title: str) -> None:
 
 
 def heat(ax: Axes, values: np.ndarray, limit: float) -> Any:
-    """Show signed values, white at 0; what a color bar needs."""
+    """Show signed values, white at 0; returns the image, for a color bar."""
     norm = TwoSlopeNorm(0.0, -limit, limit)
     shown = ax.imshow(values, norm=norm, cmap="RdBu_r", interpolation="nearest")
     ax.grid(False)

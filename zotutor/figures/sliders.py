@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 
 def explore(draw: Callable[..., Figure], **choices: list[Any]) -> Any:
-    """A figure with one slider for each argument, drawn again whenever a slider moves.
+    """A figure with one slider for each argument, redrawn whenever a slider moves.
 
-    On the static site there is no kernel, and a slider would be dead: there (the build sets the
-    variable ``ZOTUTOR_STATIC``) the figure for the middle choices is returned instead.
+    On the static site there is no kernel to move sliders with: there (the build sets the variable
+    ``ZOTUTOR_STATIC``) the figure for the middle choices is returned instead.
 
     Args:
         draw: a figure function that takes the arguments by keyword.

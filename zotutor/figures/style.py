@@ -1,8 +1,8 @@
-"""One look for every figure: colors that the color-blind can tell apart, and white paper.
+"""One style for every figure: colors that the color-blind can distinguish, on white.
 
-Paper stays white in dark mode, so that ink chosen for white stays readable. Lines differ in marker
-or dash as well as in color. Figures are returned,
-not shown: a notebook shows its cell's last value.
+The background stays white in dark mode, so that colors chosen for white stay readable. Lines differ
+in marker or dash as well as in color. Figures are returned, not shown: a notebook shows its cell's
+last value.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 FO = "#0072B2"
-"""Color of what first order does (blue)."""
+"""Color of first order (blue)."""
 ZO = "#D55E00"
-"""Color of what zeroth order does (vermilion)."""
+"""Color of zeroth order (vermilion)."""
 THEORY = "#000000"
-"""Color of what a formula says (black, dashed)."""
+"""Color of formulas (black, dashed)."""
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, for anything else."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """One marker for each color of the cycle."""
 DASHES: Any = ("-", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-"""Line styles of what was measured, in order."""
+"""Line styles of measurements, in order."""
 THEORY_DASHES: Any = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)))
 """Line styles of formulas, in order."""
 
@@ -62,7 +62,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def figure(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Decorator of every figure function: the style while it draws, and no second display."""
+    """Decorator of every figure function: applies the style, and avoids a second display."""
 
     @wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:

@@ -211,10 +211,10 @@ def summed_theory(
     drawn, axes = plt.subplots(1, 2, figsize=(6.8, 3.4))
     pairs = (("FO", FO, "o", predicted_fo, measured_fo), ("ZO", ZO, "s", predicted_zo, measured_zo))
     for ax, (name, color, marker, predicted, measured) in zip(axes, pairs, strict=True):
-        told, seen = predicted.flatten().numpy(), measured.flatten().numpy()
-        ends = [min(told.min(), seen.min()), max(told.max(), seen.max())]
+        x, y = predicted.flatten().numpy(), measured.flatten().numpy()
+        ends = [min(x.min(), y.min()), max(x.max(), y.max())]
         ax.plot(ends, ends, "--", color=THEORY)
-        ax.plot(told, seen, marker, color=color, ms=3, alpha=0.6)
+        ax.plot(x, y, marker, color=color, ms=3, alpha=0.6)
         ax.set(
             title=name,
             xlabel="summed predictions",

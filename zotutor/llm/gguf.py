@@ -60,7 +60,7 @@ def plain_folder(file: Path, *, dtype: torch.dtype) -> Path:
     if free < needed:
         raise OSError(
             f"{folder.parent}: its disk has {free:,} bytes left, and {needed:,} are needed for the "
-            "converted weights; make room, or set XDG_CACHE_HOME to a folder on another disk"
+            "converted weights; free space, or set XDG_CACHE_HOME to a folder on another disk"
         )
     aside = folder.with_name(f".{name}.{uuid.uuid4().hex}.part")
     try:

@@ -16,7 +16,7 @@ from .data_files import read_rows
 
 
 class Example(NamedTuple):
-    """A prompt and its label."""
+    """A prompt, complete up to the label word, and the number of its label."""
 
     text: str
     label: int

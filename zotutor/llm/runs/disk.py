@@ -91,7 +91,7 @@ def unwritable(path: Path, error: Exception) -> Exception:
         return error
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return RunStoppedError(
-            f"{path}: no space left ({error}); make room, and run the same again"
+            f"{path}: no space left ({error}); free space, and run the same again"
         )
     return RunError(
         f"output: {path} cannot be written to ({error}); choose another folder, or change its "
@@ -104,8 +104,8 @@ def check_free_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunStoppedError(
-            f"{folder}: its disk has {free:,} bytes left, and {needed:,} are needed; make room, or "
-            "choose a folder on another disk"
+            f"{folder}: its disk has {free:,} bytes left, and {needed:,} are needed; free space, "
+            "or choose a folder on another disk"
         )
 
 

@@ -94,8 +94,8 @@ def write_plot(path: Path, losses: list[float], evaluations: dict[int, Accuracy]
         write_atomically(path, picture.getvalue())
     except OSError as error:
         raise RunStoppedError(
-            f"{path}: could not be written ({error}); make room or make it writable, and run the "
-            "same again"
+            f"{path}: could not be written ({error}); free space or make it writable, and run "
+            "the same again"
         ) from error
 
 

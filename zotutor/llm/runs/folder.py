@@ -110,7 +110,7 @@ class Folder(Memory):
             holds something else: another run (the message names the option that differs), or
             other files. It is left unchanged.
         LedgerError: for a damaged ledger.
-        RunStoppedError: if the disk has no room for the run.
+        RunStoppedError: if the disk lacks space for the run.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class Folder(Memory):
             raise
         except OSError as error:
             raise RunStoppedError(
-                f"{path}: could not be written ({error}); make room or make it writable, and run "
+                f"{path}: could not be written ({error}); free space or make it writable, and run "
                 f"the same again: it resumes after step {self._steps_written}"
             ) from error
         return ledger

@@ -70,7 +70,7 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
         if isinstance(error, RunStoppedError):
             raise
         raise RunStoppedError(
-            f"{folder}: the weights could not be written ({error}); make room or make the place "
+            f"{folder}: the weights could not be written ({error}); free space or make the place "
             "writable, and run the same again: they come from the ledger"
         ) from error
 
