@@ -425,7 +425,7 @@ class Sparse(Directions):
 
 @dataclass(frozen=True)
 class LowRank(Directions):
-    """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, normal factors.
+    """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, a_k and b_k normal.
 
     For each matrix-shaped parameter u is a product A B^T of factors of r columns, so that a probe
     can add (x B) A^T to the product x W^T without forming the matrix. Vectors and scalars get
