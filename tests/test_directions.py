@@ -292,6 +292,10 @@ def test_the_directions_of_a_step_are_those_made_one_by_one(
         assert (one.parts is None) == (chunk == 2)
         for i, dtype in enumerate(given):
             assert torch.equal(one.tensor(i, dtype), alone.tensor(i, dtype))
+            n = tensors[i].numel()
+            for start, stop in ((0, n), (1, n), (0, n - 1), (1, n - 1)):
+                found = one.entries(i, start, stop, dtype)
+                assert torch.equal(found, alone.entries(i, start, stop, dtype))
 
 
 @pytest.mark.parametrize(("room", "kept"), [(None, 2), (90, 2), (89, 1)])
