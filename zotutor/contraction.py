@@ -142,7 +142,7 @@ def quadratic_deviation(
         covariance = FC - lr * FC @ H + lr**2 / P * noise
         total += g
         g = g - lr * H @ g
-    spread = (B @ covariance * B).sum().item()
+    spread = (B @ covariance * B).sum().item()  # tr(B C B^T)
     return math.sqrt(spread) / (lr * _moved(B @ total))
 
 
