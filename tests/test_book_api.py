@@ -24,7 +24,7 @@ NO_ENTRIES = ("claims", "figures.style", "parameters", "streams")
 
 
 def resolve(name: str) -> Any:
-    """The object behind a dotted name."""
+    """The object that a dotted name refers to."""
     first, *parts = name.split(".")
     found: Any = import_module(first)
     for part in parts:  # a module that was not imported yet is no attribute

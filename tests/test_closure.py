@@ -415,7 +415,7 @@ def test_the_check_leaves_every_bit(
 def test_an_interrupt_while_bits_are_flipped_leaves_every_bit(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C behind each of the flips of four parameters, there and back."""
+    """Ctrl-C after each of the flips of four parameters, there and back."""
     model = zo.models.mlp(5, 2, inputs=4, outputs=3, seed=0)
     before, flips = raw(model), []
     flip = Tensor.bitwise_not_

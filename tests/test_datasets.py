@@ -20,7 +20,7 @@ from zotutor.datasets import Split, digits, examples, mnist
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 needs_mnist = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="MNIST's test files are not beside the repository"
+    not SHARED.is_dir(), reason="MNIST's test files are not next to the repository"
 )
 PARTS = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
@@ -56,7 +56,7 @@ def idx(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
 
 
 def write_part(folder: Path, part: str, n: int, *, packed: bool = True) -> None:
-    """Write n images, pixel values and labels all different enough to be told apart."""
+    """Write n images, pixel values and labels all different enough to be distinguished."""
     generator = np.random.default_rng(n)
     for name, array in {
         f"{part}-images-idx3-ubyte": generator.integers(0, 256, (n, 28, 28), dtype=np.uint8),

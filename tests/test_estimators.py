@@ -71,7 +71,7 @@ def true_gradient(closure: Callable[[], Tensor], tensors: Sequence[Tensor]) -> T
 
 
 class Recorder:
-    """A closure that notes what it is handed, and returns losses told beforehand.
+    """A closure that notes what it is handed, and returns given losses.
 
     At theta = 0, c u is exact for a power of two c, so the directions probed can be read off.
     """
@@ -88,7 +88,7 @@ class Recorder:
             return torch.tensor(self.losses[len(self.seen) - 1], dtype=torch.float64)
         tangents = [forward_ad.unpack_dual(t).tangent for t in handed]
         self.seen.append([t.clone() for t in tangents if t is not None])
-        return handed[0].sum().double()  # its derivative is told by `coefficients`
+        return handed[0].sum().double()  # `coefficients` knows its derivative
 
 
 def spread_of_shapes(dtype: torch.dtype, large: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -755,10 +755,10 @@ def test_a_loss_that_is_not_finite_is_refused(method: Method, value: float) -> N
     (theta,) = tensors = parameters((3,))
     before = theta.detach().clone()
     for losses in ([value] * 9, [0.5, value, 0.5], [0.5, 0.5, 0.5, value]):
-        told = iter(losses)
+        remaining = iter(losses)
 
-        def closure(told: Any = told) -> Tensor:
-            return theta.sum() * 0 + next(told)
+        def closure(remaining: Any = remaining) -> Tensor:
+            return theta.sum() * 0 + next(remaining)
 
         with pytest.raises(zo.NonFiniteLossError, match=r"closure: the loss is -?(nan|inf)"):
             zo.estimate_gradient(closure, tensors, P=4, method=method, seed=0)

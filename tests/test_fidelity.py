@@ -1,4 +1,4 @@
-"""The fidelity study agrees with the functions it stands for, and with the law."""
+"""The fidelity study agrees with the functions that it batches, and with the law."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def imports(path: Path, root: Path, modules: set[str]) -> set[str]:
     name = module_name(path, root)
     here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    if name == root.name:  # the package itself loads some modules only when they are asked for
+    if name == root.name:  # the package itself loads some modules only on first use
         tree.body = [node for node in tree.body if not isinstance(node, (ast.If, ast.FunctionDef))]
     found = set()
     for node in ast.walk(tree):

@@ -31,7 +31,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 def drawn(model: nn.Module, family: directions.Directions, P: int, seed: int, step: int) -> Tensor:
-    """U (d, P), each column asked for by itself."""
+    """U (d, P), each column drawn by itself."""
     columns = [family.dense(model, P=1, seed=seed, step=step, first=p) for p in range(P)]
     return torch.cat(columns, dim=1) / math.sqrt(P)
 

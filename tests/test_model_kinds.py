@@ -198,7 +198,7 @@ def test_every_way_to_J_v_is_right_or_says_that_it_is_not(kind: str, way: str) -
 
 
 def test_a_derivative_that_autograd_loses_is_noticed() -> None:
-    """Behind a function that is once differentiable, J^T u is a constant to autograd."""
+    """Through a function that is once differentiable, J^T u is a constant to autograd."""
     made = Made("once differentiable", torch.float64)
     v = normal(made.d, seed=3)
     assert jacobians._twice_backward(resolve_model(made.model), made.x, v) is None

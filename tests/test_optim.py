@@ -307,11 +307,11 @@ def test_an_update_of_signs_is_one_rounding(P: int) -> None:
     (theta,) = tensors = [normal(4000).float().requires_grad_()]
     before = theta.detach().clone()
     weights = [-3.7, 0.11, 5.3, -0.9][:P]
-    told = iter([s * w for w in weights for s in (0.5, -0.5)])
+    values = iter([s * w for w in weights for s in (0.5, -0.5)])
 
     def closure() -> Tensor:
         theta.sum()
-        return torch.tensor(next(told), dtype=torch.float64)
+        return torch.tensor(next(values), dtype=torch.float64)
 
     lr, eps = 0.03, 0.5
     optimizer = zo.ZOSGD(tensors, lr, eps=eps, P=P, seed=8)
@@ -954,7 +954,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(
     for state, old in zip(optimizer.state.values(), buffers, strict=True):
         assert torch.equal(state["momentum_buffer"], old["momentum_buffer"])
     assert optimizer.steps_taken == 1
-    optimizer.step(closure)  # and the run may go on
+    optimizer.step(closure)  # and the run can continue
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])

@@ -364,6 +364,17 @@ def test_a_plan_becomes_better_and_the_last_is_the_plan() -> None:
     assert "from 2 random samples" in str(last.plan)
 
 
+@pytest.mark.parametrize("y_u", [None, torch.tensor([0, 1, 2])], ids=["kernel", "dynamics"])
+def test_an_exact_plan_counts_the_rows_of_J_o(y_u: Tensor | None) -> None:
+    model, x = network(), normal(3, 1, 4, 4, seed=1)
+    rows = 2 * model(x).shape[1]
+    *_, last = seen = list(planning.refine(model, x[:2], x, y_u, samples=1000, seed=1))
+    assert last.plan is not None
+    assert last.plan.std_error == 0.0
+    assert {p.total for p in seen} == {rows}
+    assert last.done == rows
+
+
 @pytest.mark.statistical
 def test_the_standard_error_of_P_is_honest() -> None:
     """Over 60 seeds, mean squared distance of P from the exact one over mean squared error.

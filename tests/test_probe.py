@@ -433,7 +433,7 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
     ):
         probed = float(closure())
     assert mode.reads >= 1
-    copied, closure = CASES[name]()  # an equal one, built anew
+    copied, closure = CASES[name]()  # an equal one, built again
     move(copied, columns(zo.Rademacher(), tensors, seed=3, step=5, p=2), c)
     with torch.no_grad():
         moved = float(closure())

@@ -89,7 +89,7 @@ def test_in_lower_precision_they_are_equal_to_rounding(
 
 
 class Elementwise(nn.Module):
-    """Vectors beside activations in every order, tied weights, a frozen layer, a buffer."""
+    """Vectors and activations in either order, tied weights, a frozen layer, a buffer."""
 
     def __init__(self) -> None:
         super().__init__()

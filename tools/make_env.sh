@@ -17,7 +17,7 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
-# An environment whose interpreter is gone or too old (Python was upgraded or removed) starts anew.
+# An environment whose interpreter is gone or too old (Python was upgraded or removed) is made again.
 if ! "$venv/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     echo "Creating $venv with $("$python" --version)"
     if ! "$python" -m venv --clear "$venv"; then

@@ -103,7 +103,7 @@ def label(name: str, seed: int, changes: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the cells that are asked for, one process each; or write the table."""
+    """Run the cells named, one process each; or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["run", "cell", "table"])
     parser.add_argument("folder", type=Path)

@@ -92,6 +92,7 @@ def no_random_numbers() -> Iterator[None]:
 
 def _random_states() -> list[Tensor]:
     states = [torch.get_rng_state()]
+    # asking for CUDA's state would initialize CUDA
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states.append(torch.cuda.get_rng_state())
     return states
@@ -113,7 +114,7 @@ def _identity(value: Any, depth: int) -> Hashable:
     if isinstance(value, functools.partial):
         value = _unpacked(value)
     if not callable(value) or depth == 0:
-        return None
+        return None  # data, such as a batch
     inner = getattr(value, "__func__", value)
     code = getattr(inner, "__code__", None)
     if code is None:
@@ -167,11 +168,12 @@ def check(loss_at: Callable[[Callable[[Tensor], Tensor]], float], params: Parame
         ValueError: if the loss differs from call to call.
         RuntimeError: if it reads or writes the memory of a parameter without the probe seeing it.
     """
-    before = _fingerprint(params.tensors)
+    before = _fingerprint(params.tensors)  # a copy would double the memory
     first = loss_at(as_it_is)
     _check_unwritten(params, before)
     cause: Exception | None = None
     with _flipped_in_memory(params.tensors):
+        # a read that bypasses the probe sees flipped bits now: another loss, NaN or an error
         try:
             second = loss_at(flipped)
         except Exception as error:  # noqa: BLE001 - flipped weights may end in anything

@@ -1,7 +1,8 @@
 """The T P law for runs long enough that the gradient changes: exact for a quadratic loss.
 
-Two effects make the frozen law (thm-tp-law) too large there. Descent contracts errors: one made
-early is reduced by the steps after it. And the gradient shrinks, and with it the errors made late.
+Descent contracts errors: one made early is reduced by the steps after it. The gradient shrinks, and
+with it the errors made late. But the total change shrinks as well, so the frozen law (thm-tp-law)
+can be too large (equal curvatures) or too small (a steep gradient, noise in flat directions).
 (thm-contraction)
 """
 
@@ -34,8 +35,8 @@ def contracted_constant(
 
     where v(B, g) = norm(B)_F^2 |g|^2 + |B g|^2 + (kappa - 3) sum_k (sum_i B[i,k]^2) g[k]^2. As the
     distance goes to 0 it becomes the constant of the frozen law. It gives the mean square to first
-    order in 1/(T P): it leaves out the noise that the run's own deviation adds, which
-    :func:`quadratic_deviation` includes.
+    order in 1/(T P): it leaves out the noise that the run's own deviation adds, relative to the
+    rest about distance^2 tr(H^2) / (2 T P) or less, which :func:`quadratic_deviation` includes.
 
     Args:
         B: derivative of the observed quantities, (m, d), constant along the run.
@@ -141,7 +142,7 @@ def quadratic_deviation(
         covariance = FC - lr * FC @ H + lr**2 / P * noise
         total += g
         g = g - lr * H @ g
-    spread = (B @ covariance * B).sum().item()
+    spread = (B @ covariance * B).sum().item()  # tr(B C B^T)
     return math.sqrt(spread) / (lr * _moved(B @ total))
 
 

@@ -28,7 +28,7 @@ CHUNK = 1 << 18
 FACTORS = 1 << 22
 """Up to this many numbers, the factors of a step's LowRank directions are cached for the step."""
 
-_UNSCALED = 1.0
+_UNSCALED = 1.0  # recognized by identity, to skip a multiplication by 1
 
 
 @dataclass(frozen=True)
@@ -324,6 +324,7 @@ class Rademacher(Directions):
         return signs(direction.stream(i), where, dtype, direction.device)
 
     def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
+        # one pass over all parameters if dtypes allow it: most of the cost is Python's overhead
         if len(set(dtypes)) > 1 or not isinstance(one.p, int):
             return super()._parts(one, dtypes)
         streams = Stream.family(one.seed, one.step, one.p, count=len(dtypes))
@@ -424,7 +425,7 @@ class Sparse(Directions):
 
 @dataclass(frozen=True)
 class LowRank(Directions):
-    """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, normal factors.
+    """Rank-r directions: u = vec(sum_k a_k b_k^T) / sqrt(r) for a matrix, a_k and b_k normal.
 
     For each matrix-shaped parameter u is a product A B^T of factors of r columns, so that a probe
     can add (x B) A^T to the product x W^T without forming the matrix. Vectors and scalars get
@@ -486,9 +487,10 @@ class LowRank(Directions):
         if isinstance(where, Tensor):
             A, B = self.factors(direction, i, dtype)
             return _sum_of_products(A[..., where // n, :], B[..., where % n, :])
+        # entries start, ..., stop - 1 lie in rows first, ..., last - 1
         first, last = where.start // n, -(-where.stop // n)
         A, B = self.factors(direction, i, dtype, slice(first, last))
-        block = _sum_of_products(A[..., :, None, :], B[..., None, :, :])
+        block = _sum_of_products(A[..., :, None, :], B[..., None, :, :])  # (..., last - first, n)
         return block.flatten(-2)[..., where.start - first * n : where.stop - first * n]
 
 

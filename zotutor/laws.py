@@ -232,7 +232,7 @@ def kernel_error_law(
     Raises:
         TypeError, ValueError: for P < 1, shapes that do not fit or numbers that are not finite.
 
-    For a model whose Jacobian is too large use :func:`~zotutor.planning.estimate_kernel_error`.
+    For a model whose Jacobian is too large use :func:`~zotutor.estimate_kernel_error`.
 
     Example:
         >>> kernel_error_law(torch.eye(2), torch.eye(2), P=6, directions=Gaussian())
@@ -330,7 +330,7 @@ def estimator_moments(
         TypeError, ValueError: for P < 1, shapes that do not fit, numbers that are not finite, or an
             H that is not symmetric.
 
-    For a model whose Hessian is too large use :func:`~zotutor.planning.estimate_moments`.
+    For a model whose Hessian is too large use :func:`~zotutor.estimate_moments`.
 
     Example:
         >>> estimator_moments(torch.ones(3), torch.eye(3), P=1)

@@ -176,7 +176,7 @@ class ZOSGD(Optimizer):
                 f"{f', nor are {len(missing) - 1} others' if missing[1:] else ''}; add it to one, "
                 "or freeze it with .requires_grad_(False)"
             )
-        return Parameters(whole.names, whole.tensors)
+        return Parameters(whole.names, whole.tensors)  # in the model's order
 
     @torch.no_grad()
     def step(self, closure: Loss) -> Tensor:  # type: ignore[override]
@@ -189,7 +189,7 @@ class ZOSGD(Optimizer):
             The mean of the 2 P losses, 0-d, float64 on the CPU: L(theta) up to O(eps^2).
         """
         params = self._resolved()
-        found = self._measure(params, closure, None)
+        found = self._measure(params, closure, None)  # raises before theta changes
         self._update(params, found.coefficients)
         return torch.tensor(found.loss, dtype=torch.float64)
 
@@ -384,7 +384,7 @@ class ZOSGD(Optimizer):
         """
         exact = at_least_float32(theta.dtype)
         lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
-        if decay:
+        if decay:  # part of the estimate, as in SGD, and so of the momentum
             update.add_(part.to(exact), alpha=decay if momentum else -lr * decay)
         if momentum:
             state = self.state[theta]
@@ -424,7 +424,7 @@ class ZOSGD(Optimizer):
             TypeError, ValueError: if seed or directions differ, or the state is not one that a
                 ZOSGD over parameters of these shapes can be in. Nothing is changed in that case.
         """
-        zo = self._checked_state(state_dict)
+        zo = self._checked_state(state_dict)  # everything, before anything changes
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "zo"})
         thetas = [theta for group in self.param_groups for theta in group["params"]]
         for number, saved in state_dict["state"].items():

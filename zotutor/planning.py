@@ -210,7 +210,7 @@ def estimate_kernel_error(
         x_u: updated-on inputs (N_u, ...).
         P: number of perturbations, at least 1.
         directions: family of u; Rademacher by default.
-        samples: draws of w, at least 2; the standard error falls as 1/sqrt(samples).
+        samples: draws of the signs w, at least 2; the standard error falls as 1/sqrt(samples).
         seed: of the signs w, 0 <= seed < 2^64.
 
     Returns:
@@ -245,7 +245,7 @@ def estimate_dynamics_error(
     """An unbiased estimate of :func:`~zotutor.dynamics_error_law` that never forms a Jacobian.
 
     E |Delta_ZO - Delta_FO|^2 of the predicted change of log pi(. | x_o), for one step on the mean
-    cross-entropy of (x_u, y_u). One backward pass per sample.
+    cross-entropy of (x_u, y_u). One backward pass per sample, B^T w for random signs w.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
@@ -255,7 +255,7 @@ def estimate_dynamics_error(
         P: number of perturbations, at least 1.
         lr: learning rate eta.
         directions: family of u; Rademacher by default.
-        samples: draws of w, at least 2.
+        samples: draws of random signs w over the logits of x_o, at least 2.
         seed: of the signs w, 0 <= seed < 2^64.
 
     Returns:

@@ -39,6 +39,7 @@ Replace = Callable[[int, Tensor], Tensor]
 Operations = Callable[[Any, Any, dict[str, Any]], Any]
 """Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
 
+# attributes and methods that do not depend on a tensor's entries, and so need no scratch copy
 _READS_NO_VALUE = {
     getattr(Tensor, name).__get__
     for name in (
@@ -103,7 +104,7 @@ class Substitution(TorchFunctionMode):
                 "call, so that probes cannot be compared; call model.eval() first"
             )
         reads = self._reads(func, args)
-        if kwargs:
+        if kwargs:  # also if `reads` is known: an alias among them must be refused
             reads = self._reads(func, kwargs.values()) or reads
         if _is_in_place(func):
             self._check_write(func, (*args, *kwargs.values())[0])
@@ -116,7 +117,7 @@ class Substitution(TorchFunctionMode):
             if result is not NotImplemented:
                 self.reads += 1
                 return result
-        scratch: dict[int, Tensor] = {}
+        scratch: dict[int, Tensor] = {}  # shared by all arguments: f(theta, theta) needs one copy
         args = tuple([self._swapped(value, scratch) for value in args])
         kwargs = {name: self._swapped(value, scratch) for name, value in kwargs.items()}
         if not isinstance(func, FunctionType):  # a built-in that writes has a name that says so
@@ -178,6 +179,7 @@ class Substitution(TorchFunctionMode):
             return scratch[i]
         if isinstance(value, (list, tuple)):
             swapped = [self._swapped(item, scratch) for item in value]
+            # a new container only if needed; a named tuple takes its fields one by one
             if any(new is not old for new, old in zip(swapped, value, strict=True)):
                 named = hasattr(value, "_fields")
                 return type(value)(*swapped) if named else type(value)(swapped)
@@ -225,6 +227,7 @@ def as_they_are(_: int, theta: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def _is_in_place(func: Any) -> bool:
+    # torch's naming rule: add_, but not __add__
     name = getattr(func, "__name__", "")
     return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
 
@@ -287,6 +290,7 @@ def probing(
     found = resolve(params)
     if found.model is not None:
         check_model(found.model)
+    # nested, the inner probe would perturb parameters that the outer one has replaced already
     stack = torch.overrides._get_current_function_mode_stack()
     if any(isinstance(mode, Substitution) for mode in stack):
         raise RuntimeError("probe: given inside another probe; leave the first one before")

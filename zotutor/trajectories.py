@@ -91,7 +91,7 @@ def trajectory(
     nearest would lose every update below half a spacing. Log-probabilities are float32 at least.
 
     Args:
-        model: returns logits (N, V) for a batch (N, ...). Two copies are trained; it is left alone.
+        model: returns logits (N, V) for a batch (N, ...). Not changed: two copies are trained.
         data: inputs (N, ...) and labels (N,).
         observe: x_o, (N_o, ...); N_o V d numbers are formed once.
         steps: T, at least 1.

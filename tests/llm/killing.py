@@ -3,9 +3,9 @@
     python killing.py FOLDER KILLS SEED
 
 Each session is a process of its own, forked from this one, which has loaded everything: to start
-Python and torch anew takes longer than all else. It is killed with SIGKILL: half of the times as
-soon as some more steps are in the ledger, half of the times when some time has passed, which may be
-while the folder is opened or the ledger replayed.
+Python and torch again takes longest. It is killed with SIGKILL: half of the times as soon as some
+more steps are in the ledger, half of the times when some time has passed, which may be while the
+folder is opened or the ledger replayed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Real processes that share a run, forked from one that has loaded everything.
 
-``start`` runs the command in so many processes, as torchrun does, and says how each of them ended.
+``start`` runs the command in several processes, as torchrun does, and says how each of them ended.
 One can be given a fault: at a step it is killed, hangs, is interrupted, computes NaN, or has a bit
 of its weights flipped.
 """

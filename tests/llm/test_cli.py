@@ -569,7 +569,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def grown(process: subprocess.Popen[str], path: Path, size: int) -> None:
-    """Wait until a file has so many bytes."""
+    """Wait until a file has this many bytes."""
     until = time.monotonic() + 120
     while not path.exists() or path.stat().st_size < size:
         assert process.poll() is None, process.stderr and process.stderr.read()

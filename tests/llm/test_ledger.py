@@ -254,7 +254,7 @@ def test_what_could_not_be_replayed_is_not_written(path: Path, record: Record, s
 
 
 class Full:
-    """A file on a disk that has room for so many more bytes, then for none."""
+    """A file on a disk with space for a number of further bytes, then for none."""
 
     def __init__(self, file: Any, room: int, *, short: bool, truncates: bool = True) -> None:
         self.file, self.room, self.short, self.truncates = file, room, short, truncates

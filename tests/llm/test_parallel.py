@@ -1,6 +1,6 @@
 """A run on several processes: the bits of one process, few numbers sent, and no rank left waiting.
 
-What ranks compute together is tested with threads that stand for processes; that processes can be
+What ranks compute together is tested with threads in place of processes; that processes can be
 lost, with processes.
 """
 
@@ -46,7 +46,7 @@ def base(place: Path) -> tuple[nn.Module, Any]:
     return load(place)
 
 
-# ---- threads that stand for processes -----------------------------------------------------------
+# ---- threads in place of processes --------------------------------------------------------------
 
 
 class Network:
@@ -503,7 +503,7 @@ def test_processes_write_what_one_process_writes_and_send_few_numbers(
     assert [e.text for e in ended[1:]] == [""] * (count - 1)
     step, digest = 8 * (1 + 2 * -(-5 // count)), 8 * (1 + 8)
     for e in ended:
-        assert e.sent["broadcast"] == [0]  # nothing to take up
+        assert e.sent["broadcast"] == [0]  # nothing to resume
         assert e.sent["all_gather"].count(step) == 12
         assert sum(e.sent["all_gather"]) == 12 * step + 4 * digest + 8 * 3 + 3 * 8 * 2
 

@@ -51,7 +51,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 
 @pytest.fixture
 def base(small: tuple[Any, Any]) -> Callable[..., Any]:
-    """Makes the base model anew."""
+    """Makes the base model again."""
 
     def make(dtype: torch.dtype = torch.float32) -> Any:
         return copy.deepcopy(small[0]).to(dtype)
@@ -122,7 +122,7 @@ def test_killed_at_50_random_moments_it_ends_in_the_same_bits(tmp_path: Path) ->
 def test_cut_anywhere_it_ends_in_the_same_bits(
     run: Callable[..., Run], base: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """What a kill can leave: a ledger cut anywhere, metrics behind it or before it, or cut too."""
+    """What a kill can leave: a ledger cut anywhere, metrics ahead of it or behind, or cut too."""
     run(output=tmp_path / "never")
     whole = contents(tmp_path / "never")
     size = len(whole["ledger.bin"])
@@ -296,12 +296,12 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_step(
         run(lr=1e30)
 
 
-# ---- no room ------------------------------------------------------------------------------------
+# ---- a full disk --------------------------------------------------------------------------------
 
 
 @contextmanager
 def full_after(size: int) -> Iterator[None]:
-    """Within it no file of this process grows beyond so many bytes, as on a disk without room."""
+    """A context in which files of this process have a maximum size, as on a full disk."""
     resource = pytest.importorskip("resource", reason="limits of file sizes are POSIX's")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

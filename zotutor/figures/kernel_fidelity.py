@@ -1,4 +1,4 @@
-"""Figures of *Kernel fidelity*: how near K_U is to K."""
+"""Figures of *Kernel fidelity*: how close K_U is to K."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from zotutor.probe import NonFiniteLossError
 from .evaluation import check_labels, right_answers, shared, texts_of
 from .learning_rate import advice
 from .lm import Kind
-from .preparing import Prepared, coarsest, prepare
+from .preparing import Prepared, prepare
 from .runs.files import examples_hash
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
@@ -165,8 +165,8 @@ def finetune(
     _check_examples(task.train, evaluated, task.words)
     texts = texts_of([*task.train, *evaluated])
     prepared = prepare(model, tokenizer, task.words, texts, length=options.length, kind=kind)
-    prepared.prompts.ids(texts_of(evaluated))  # refuses those that are too long, before any work
     train = prepared.prompts.ids(texts_of(task.train))
+    # `ZOSGD` checks the rest; until the first step is measured, no weight and no file changes
     rates = {"lr": options.lr, "momentum": momentum, "weight_decay": weight_decay}
     stepper: Stepper = (
         FirstOrder(prepared.rows, method, **rates)
@@ -219,7 +219,7 @@ class Options:
         Raises:
             TypeError, ValueError: for those that are not.
         """
-        optional = {"length", "evaluate_every", "dev"}
+        optional = {"length", "evaluate_every", "dev"}  # may be None
         for name, count in counts.items():
             if count is not None or name not in optional:
                 counts[name] = check_integer(name, count, low=1, high=1 << 63)
@@ -245,7 +245,7 @@ def _zeroth_order(
     seed: int,
 ) -> ZerothOrder:
     if eps is None:  # ZOSGD's own default knows the trainable parameters' dtypes only
-        eps = default_eps(coarsest(prepared.rows.model, prepared.dtype))
+        eps = default_eps(prepared.dtype)
     parameters = prepared.rows.parameters()
     options: dict[str, Any] = {"eps": eps, "P": P, "directions": directions, "seed": seed}
     optimizer = ZOSGD(parameters, **options | rates)
@@ -317,6 +317,7 @@ class _Session:
         losses, steps, every = [], self.options.steps, self.options.evaluate_every
         for number in range(steps + 1):
             due = number in (0, steps) or (every is not None and number % every == 0)
+            # an earlier session may have evaluated here already
             if due and number not in folder.evaluations:
                 found = shared(self._right, len(self.evaluated), self.ranks)
                 folder.evaluated(number, found)
@@ -336,13 +337,14 @@ class _Session:
     def _step(self, number: int, folder: Memory) -> Step:
         """Replay step ``number`` from the folder, or measure, record and take it."""
         past = number < len(folder.past)
-        if past:
+        if past:  # replayed, without a forward pass
             step = folder.past[number]
             with uninterrupted():
                 self.stepper.take(step.coefficients, lr=step.lr)
         else:
             step = self._measured(number, folder)
         due = (number + 1) % self.options.hash_every == 0 or number + 1 == self.options.steps
+        # of the past, ranks compare weights once, at its end
         compare = number + 1 == len(folder.past) if past else due
         shared = compare and self.ranks.count > 1
         agreed = self.ranks.agreed_hash(self.model, number + 1) if shared else None
@@ -351,7 +353,7 @@ class _Session:
 
     def _measured(self, number: int, folder: Memory) -> Step:
         since = time.perf_counter()
-        tokens, labels = self.batches(number)
+        tokens, labels = self.batches(number)  # (N, T), (N,)
         rate = self.options.rate(number)
         with _noted(number, self.options.steps, rate):
             on_device = tokens.to(self.device), labels.to(self.device)

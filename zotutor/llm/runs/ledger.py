@@ -109,6 +109,7 @@ def _digest(before: bytes, record: bytes) -> bytes:
 
 
 def _packed(record: Record, P: int) -> bytes:
+    # both kinds have 32 + 8 P bytes before the digest, so that record n has a known place
     if isinstance(record, WeightsHash):
         return struct.pack("<Q32s", record.number | _IS_HASH, record.sha256) + bytes(8 * (P - 1))
     return struct.pack(
@@ -151,6 +152,7 @@ def _read_header(path: Path, data: bytes) -> tuple[dict[str, Any], int]:
             "install a newer zotutor (or the file is damaged there)"
         )
     end = _HEAD.size + length + _DIGEST
+    # complete, then intact, then meaningful: the message names the first that fails
     if len(data) < end:
         raise damaged(f"ends within its header, after {len(data)} of {end} bytes")
     if _digest(b"", data[: end - _DIGEST]) != data[end - _DIGEST : end]:
@@ -196,7 +198,7 @@ def read(path: str | Path) -> Contents:
     length, records, steps = record_size(P), list[Record](), 0
     while size < len(data):
         whole = data[size : size + length]
-        body, given = whole[:-_DIGEST], whole[-_DIGEST:]
+        body, given = whole[:-_DIGEST], whole[-_DIGEST:]  # (32 + 8 P bytes, 8 bytes)
         expected = _digest(digest, body)
         if len(whole) < length or given != expected:
             # torn: cut short, or its digest and all that follows never reached the disk
@@ -269,7 +271,7 @@ class Ledger:
         """
         path = Path(path)
         contents = read(path)
-        file = path.open("r+b", buffering=0)
+        file = path.open("r+b", buffering=0)  # a killed process must leave nothing in a buffer
         file.truncate(contents.size)
         file.seek(contents.size)
         return cls(file, path, contents, **options)
@@ -290,7 +292,7 @@ class Ledger:
             raise ValueError(f"record: given number {record.number}, expected {self.steps}")
         body = _packed(record, self._P)
         digest = _digest(self._digest, body)
-        try:
+        try:  # one call of write per record: the fewer, the less a kill can cut apart
             written = self._file.write(body + digest)
             if written != len(body) + _DIGEST:
                 raise OSError(f"only {written} of {len(body) + _DIGEST} bytes were written")

@@ -194,6 +194,7 @@ class Ranks:
         """
         if self.count == 1:
             return make()
+        # a hash: it has a fixed size, whatever the facts are
         text = json.dumps([facts, self.split], sort_keys=True)
         differ = self._unlike(sha256(text.encode()).hexdigest(), "the start")
         if differ:
@@ -211,6 +212,7 @@ class Ranks:
 
         try:
             (steps, evaluations), *_ = self._all(sizes, 2, "the start")
+            # all of the past as one list of floats, 2 + P per step and 5 per evaluation
             numbers = [x for s in memory.past for x in (s.loss, s.lr, *s.coefficients)]
             numbers += [x for number, e in memory.evaluations.items() for x in (number, *e)]
             width = 2 + optimizer.P
@@ -261,7 +263,7 @@ class Ranks:
                     numbers += [g, found.loss]
             return numbers
 
-        most = max(map(len, shares))
+        most = max(map(len, shares))  # all_gather takes the same size from each
         everyone = self._all(work, 2 * most, f"step {optimizer.steps_taken}")
         own = [n[: 2 * len(share)] for n, share in zip(everyone, shares, strict=True)]
         coefficients = tuple(g for numbers in own for g in numbers[::2])
@@ -300,6 +302,7 @@ class Ranks:
             RanksError: if it is not; the message names the ranks that differ from rank 0.
         """
         found = weights_hash(model)
+        # cheaper than comparing weights, and 8 numbers whatever the model's size
         if self.count > 1 and (differ := self._unlike(found, f"step {number}")):
             raise RanksError(
                 f"after {number} steps the weights of {_named(differ)} differ from those of "
@@ -327,6 +330,7 @@ class Ranks:
             with suppress(RanksError):
                 self._exchange([_state(error), *[0.0] * size], when)
             raise
+        # Ctrl-C reaches ranks at different times; sent along, it stops them at the same step
         state = _INTERRUPTED if self._asked_to_stop else _FINE
         found = self._exchange([state, *numbers, *[0.0] * (size - len(numbers))], when)
         states = [int(given[0]) for given in found]
