@@ -64,6 +64,21 @@ def test_equal_curvatures_have_a_closed_form(x: float) -> None:
     assert math.isclose(found / short, x / math.expm1(x), rel_tol=1e-3)
 
 
+@pytest.mark.parametrize("distance", [0.5, 2.0, 8.0])
+def test_the_frozen_constant_is_no_upper_bound(distance: float) -> None:
+    """A gradient along the only bent direction, seen in theta: with signs one other coordinate
+    moves, by lr |g_t| in each step, and stays. Relative to the change, which slows down, it grows.
+    """
+    H, steps = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64)), 10
+    at_start, found = (
+        contracted_constant(torch.eye(2), H[0], H=H, distance=reach, steps=steps)
+        for reach in (1e-9, distance)
+    )
+    sizes = [(1 - distance / steps) ** t for t in range(steps)]
+    assert math.isclose(found**2, steps * sum(f * f for f in sizes) / sum(sizes) ** 2)
+    assert found > at_start
+
+
 def test_the_constant_is_the_limit_of_the_exact_deviation() -> None:
     B, g, H = quadratic()
     for family in (zo.Gaussian(), zo.Rademacher()):

@@ -25,6 +25,7 @@ from zotutor.directions import (
     CHUNK,
     Direction,
     Directions,
+    check_draw,
     draw,
     from_name,
     name_of,
@@ -292,6 +293,10 @@ def test_the_directions_of_a_step_are_those_made_one_by_one(
         assert (one.parts is None) == (chunk == 2)
         for i, dtype in enumerate(given):
             assert torch.equal(one.tensor(i, dtype), alone.tensor(i, dtype))
+            n = tensors[i].numel()
+            for start, stop in ((0, n), (1, n), (0, n - 1), (1, n - 1)):
+                found = one.entries(i, start, stop, dtype)
+                assert torch.equal(found, alone.entries(i, start, stop, dtype))
 
 
 @pytest.mark.parametrize(("room", "kept"), [(None, 2), (90, 2), (89, 1)])
@@ -648,6 +653,18 @@ def test_bad_arguments_are_named(
         zo.Rademacher().dense(arguments.pop("params"), **arguments)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "end"), [("seed", 2**64), ("step", 2**63), ("p", 2**63)])
+def test_integers_below_their_ends_are_allowed(name: str, end: int) -> None:
+    """Both where one direction is made and where a draw is checked, which knows no p."""
+    calls: list[Any] = [lambda **given: zo.Gaussian().at(zeros((2,)), **given)]
+    if name != "p":
+        calls.append(lambda **given: check_draw(None, P=1, **given))
+    for call in calls:
+        call(**{"seed": 0, "step": 0} | {name: end - 1})
+        with pytest.raises(ValueError, match=f"{name}: given {end}, .* below {end}"):
+            call(**{"seed": 0, "step": 0} | {name: end})
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def change_error_bound(B: Tensor, g: Tensor, *, P: int, delta: float) -> float:
         max(c_+ - 1, 1 - c_-) + sqrt(c_+ / P) w |g| / |B g|,
         w^2 = tr(S) + 2 sqrt(x tr(S^2)) + 2 x norm(S)_2.
 
-    It is the inequality of Hanson and Wright, with constants, for the two parts of
-    :func:`change_error_draws`. Neither d nor, for one log-probability, V appears. At P = 1 it is a
-    few times the true quantile.
+    It is the Gaussian case of the inequality of Hanson and Wright, with constants, for the part
+    across g of :func:`change_error_draws`, and exact quantiles for the part along g. Neither d nor,
+    for one log-probability, V appears. At P = 1 it is a few times the true quantile.
 
     Args:
         B: derivatives of the observed quantities, (m, d).

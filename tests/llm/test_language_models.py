@@ -160,9 +160,11 @@ def test_padding_is_with_the_end_where_there_is_no_token_for_it(tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["causal", "classifier"])
 def test_a_padding_token_is_kept_where_there_is_one(folder: Path, kind: Any) -> None:
+    model: Any
     model, tokenizer = lm.load(folder, kind=kind)
     assert tokenizer.pad_token == "<pad>"
-    assert model.config.pad_token_id == 0
+    config: Any = model.config
+    assert config.pad_token_id == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ padding, a mask or positions.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor.llm import Example, Positions, Rows, encode, evaluate, finetune
-from zotutor.llm.preparing import coarsest, prepare, width
+from zotutor.llm.limits import width
+from zotutor.llm.preparing import coarsest, prepare
 from zotutor.llm.prompts import padded
-from zotutor.llm.rows import Layout
+from zotutor.llm.rows import Layout, logits_in
 from zotutor.llm.stepping import Batches
 
 transformers = pytest.importorskip("transformers", reason="the extra `llm` is not installed")
@@ -31,13 +32,13 @@ TEXTS = (
 )
 
 
-def alone(model: nn.Module, tokenizer: Any) -> Tensor:
+def alone(model: nn.Module, tokenizer: Any, texts: Sequence[str] = TEXTS) -> Tensor:
     """The row of each text, by a plain call of the model on it."""
     rows = []
     with torch.no_grad():
-        for text in TEXTS:
+        for text in texts:
             ids = tokenizer(text, return_tensors="pt")["input_ids"]
-            logits = model(input_ids=ids).logits
+            logits = logits_in(model(input_ids=ids))
             rows.append(logits[0, -1] if logits.dim() == 3 else logits[0])
     return torch.stack(rows)
 
@@ -57,7 +58,7 @@ def together(model: nn.Module, tokenizer: Any, kind: str) -> Tensor:
 def test_a_causal_model_scores_a_prompt_as_if_it_were_alone(
     positions: str, side: str, pad: str | None
 ) -> None:
-    model, tokenizer = network(CAUSAL[positions]), word_tokenizer(pad_token=pad)  # type: ignore[arg-type]
+    model, tokenizer = network(CAUSAL[positions]), word_tokenizer(pad_token=pad)
     tokenizer.padding_side = side
     torch.testing.assert_close(together(model, tokenizer, "causal"), alone(model, tokenizer))
 
@@ -77,6 +78,22 @@ def test_a_classifier_scores_a_prompt_as_if_it_were_alone(positions: str) -> Non
     model = network(CLASSIFIERS[positions], num_labels=2)
     tokenizer = word_tokenizer(pad_token="<unk>" if model.config.pad_token_id else "<pad>")
     torch.testing.assert_close(together(model, tokenizer, "classifier"), alone(model, tokenizer))
+
+
+@pytest.mark.parametrize("positions", ["no mask", "ids only"])
+def test_prompts_are_compared_by_tokens_not_by_characters(positions: str) -> None:
+    """The shortest and the longest text have as many tokens here, and a third one has fewer."""
+    tokenizer = word_tokenizer()
+    model = {
+        "no mask": lambda: network(CLASSIFIERS["no mask"], num_labels=2),
+        "ids only": lambda: OnlyIds(network(CAUSAL["learned"])).eval(),
+    }[positions]()
+    texts = ("a a a a", "great terrible", "terrible terrible terrible terrible")
+    prepared = prepare(model, tokenizer, WORDS, texts)
+    prepared.rows.words = None
+    with torch.no_grad():
+        found = prepared.rows(prepared.prompts.batch(texts))
+    torch.testing.assert_close(found, alone(model, tokenizer, texts))
 
 
 def test_a_model_that_masks_nothing_is_given_one_length_at_a_time() -> None:
@@ -167,9 +184,20 @@ class Opaque(nn.Module):
         return self.inner(*args, **kwargs)
 
 
+class OnlyIds(Opaque):
+    def forward(self, input_ids: Tensor) -> Any:
+        return self.inner(input_ids=input_ids).logits
+
+
 class OnlyLogits(Opaque):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
         return self.inner(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+class Autocast(Opaque):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.inner(*args, **kwargs).logits.float()
 
 
 def named_otherwise(model: Any) -> Any:
@@ -282,8 +310,54 @@ def test_an_encoder_decoder_that_generates_is_refused(name: str, tmp_path: Any) 
             run()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is an encoder-decoder.*--kind classifier"):
+    with pytest.raises(ValueError, match=r"is an encoder-decoder.*kind=\"classifier\""):
         zo.llm.load(tmp_path)
+
+
+def test_an_architecture_without_such_a_model_is_refused(tmp_path: Any) -> None:
+    albert = ("AlbertForSequenceClassification", "AlbertConfig", CLASSIFIERS["absolute"][2])
+    network(albert).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no causal language model .* kind=\"classifier\", or"):
+        zo.llm.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "sizes"),
+    [
+        ("BertLMHeadModel", "BertConfig", CLASSIFIERS["absolute"][2]),  # is_decoder is missing
+        ("BertForMaskedLM", "BertConfig", CLASSIFIERS["absolute"][2]),
+        ("XLNetLMHeadModel", "XLNetConfig", {"d_model": 16, "n_layer": 2, "n_head": 2}),
+    ],
+)
+def test_a_model_whose_tokens_see_those_after_them_is_refused(
+    name: str, config: str, sizes: Any
+) -> None:
+    for run in runs(network((name, config, sizes)), word_tokenizer()):
+        with pytest.raises(
+            ValueError, match=r"change by .* with the tokens after it.*is_decoder=True"
+        ):
+            run()
+
+
+def test_a_classifier_that_wants_an_end_of_text_says_so() -> None:
+    model, tokenizer = network(CLASSIFIERS["relative"], num_labels=2), word_tokenizer()
+    with pytest.raises(ValueError, match=r"cannot be called on a prompt of 3 tokens.*eos"):
+        prepare(model, tokenizer, WORDS, ["the film is"])
+
+
+@pytest.mark.parametrize("embeddings", [nn.Parameter(torch.ones(2, 2)), NotImplementedError()])
+def test_a_model_need_not_say_where_its_embeddings_are(embeddings: Any) -> None:
+    """As in Perceiver, and in CANINE."""
+
+    class Silent(Opaque):
+        def get_input_embeddings(self) -> Any:
+            if isinstance(embeddings, Exception):
+                raise embeddings
+            return embeddings
+
+    model, tokenizer = Silent(network(CAUSAL["learned"])).eval(), word_tokenizer()
+    torch.testing.assert_close(together(model, tokenizer, "causal"), alone(model, tokenizer))
 
 
 def test_what_is_no_language_model_is_refused() -> None:
@@ -293,7 +367,7 @@ def test_what_is_no_language_model_is_refused() -> None:
         (nn.Linear(2, 2), "Linear cannot be called on a prompt of"),
         (tagger, "returns 2 logits for each token"),
         (network(CLASSIFIERS["absolute"], num_labels=3), "returns 3 logits.*2 labels"),
-        (network(CLASSIFIERS["decoder"], num_labels=2, pad_token_id=None), "3 prompts at a time"),
+        (network(CLASSIFIERS["decoder"], num_labels=2, pad_token_id=None), "4 prompts at a time"),
     ):
         for run in runs(model.eval(), tokenizer):
             with pytest.raises(ValueError, match=says):
@@ -356,6 +430,8 @@ def test_eps_is_that_of_the_coarsest_arithmetic() -> None:
     assert eps(network(CAUSAL["learned"]).double()) == 1e-5
     with torch.autocast("cpu", torch.bfloat16):
         assert eps(float32) == 1e-2
+    assert eps(Autocast(float32).eval()) == 1e-2  # as in accelerate: within, and back to float32
+    assert eps(torch.compile(Autocast(float32).eval(), backend="eager")) == 1e-2
     mixed = network(CAUSAL["learned"]).requires_grad_(False).bfloat16()
     mixed.transformer.ln_f.float().requires_grad_(True)
     assert coarsest(mixed, torch.bfloat16) == torch.bfloat16
@@ -367,6 +443,8 @@ def test_eps_is_that_of_the_coarsest_arithmetic() -> None:
 
 
 # ---- widths -------------------------------------------------------------------------------------
+
+MPT = {"d_model": 16, "n_layers": 2, "n_heads": 2, "max_seq_len": 34, "expansion_ratio": 2}
 
 
 @pytest.mark.parametrize(
@@ -380,6 +458,10 @@ def test_eps_is_that_of_the_coarsest_arithmetic() -> None:
         (ADAPTERS["prompt"], 31),
         (ADAPTERS["prefix"], 31),
         (ADAPTERS["LoRA"], 34),
+        (lambda: nn.DataParallel(ADAPTERS["prompt"]()).eval(), 31),
+        (lambda: Opaque(ADAPTERS["prompt"]()).eval(), 31),
+        (lambda: OnlyLogits(network(CAUSAL["padding index"])).eval(), 33),
+        (lambda: network(("MptForCausalLM", "MptConfig", MPT)), 34),
     ],
 )
 def test_a_model_reads_as_many_tokens_as_advised(model: Callable[[], Any], most: int) -> None:
@@ -389,8 +471,9 @@ def test_a_model_reads_as_many_tokens_as_advised(model: Callable[[], Any], most:
     with pytest.raises(ValueError, match=f"40 tokens, and this model reads {most}; .*={most}"):
         evaluate(made, tokenizer, long, WORDS)
     assert evaluate(made, tokenizer, long, WORDS, length=most).examples == 2
+    tokens = torch.full((1, most + 1), 5)
     with pytest.raises((IndexError, RuntimeError)):
-        made(input_ids=torch.full((1, most + 1), 5))
+        made(input_ids=tokens, attention_mask=torch.ones_like(tokens))
 
 
 @pytest.mark.parametrize("positions", ["alibi", "recurrent"])

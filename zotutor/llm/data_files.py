@@ -48,6 +48,13 @@ def _tsv_rows(path: Path, text: str) -> Iterator[Row]:
     rows = plain
     if quoted is not None and (_same_width(quoted) or not _same_width(plain)):
         rows = quoted
+        if len(quoted) != len(plain) and _same_width(plain):
+            later = [n for n, (row, _) in enumerate(quoted, start=1) if n != row]
+            number = (later or [len(quoted) + 1])[0] - 1
+            raise ValueError(
+                f"{path}, row {number}: its quotes can be read in two ways, as part of the text or "
+                "around a cell that contains the end of a row; save the file as .jsonl"
+            )
     _, header = rows[0]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:

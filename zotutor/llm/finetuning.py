@@ -25,7 +25,7 @@ from zotutor.probe import NonFiniteLossError
 from .evaluation import check_labels, right_answers, shared, texts_of
 from .learning_rate import advice
 from .lm import Kind
-from .preparing import Prepared, coarsest, prepare
+from .preparing import Prepared, prepare
 from .runs.files import examples_hash
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
@@ -165,7 +165,6 @@ def finetune(
     _check_examples(task.train, evaluated, task.words)
     texts = texts_of([*task.train, *evaluated])
     prepared = prepare(model, tokenizer, task.words, texts, length=options.length, kind=kind)
-    prepared.prompts.ids(texts_of(evaluated))  # refuses those that are too long, before any work
     train = prepared.prompts.ids(texts_of(task.train))
     # `ZOSGD` checks the rest; until the first step is measured, no weight and no file changes
     rates = {"lr": options.lr, "momentum": momentum, "weight_decay": weight_decay}
@@ -246,7 +245,7 @@ def _zeroth_order(
     seed: int,
 ) -> ZerothOrder:
     if eps is None:  # ZOSGD's own default knows the trainable parameters' dtypes only
-        eps = default_eps(coarsest(prepared.rows.model, prepared.dtype))
+        eps = default_eps(prepared.dtype)
     parameters = prepared.rows.parameters()
     options: dict[str, Any] = {"eps": eps, "P": P, "directions": directions, "seed": seed}
     optimizer = ZOSGD(parameters, **options | rates)

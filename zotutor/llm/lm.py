@@ -109,8 +109,7 @@ def _check_decoder(source: str, config: Any) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
             f"{source}: is an encoder-decoder ({config.model_type}), whose decoder does not "
-            'continue a prompt; take a causal language model, or load it with kind="classifier" '
-            "(--kind classifier)"
+            'continue a prompt; take a causal language model, or load it with kind="classifier"'
         )
 
 
@@ -131,7 +130,14 @@ def _readable(source: str, kind: str | None = None) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ImportError, ValueError):
+    except (OSError, ImportError, ValueError) as error:
+        if str(error).startswith("Unrecognized configuration class"):
+            name = {"causal": "causal language model", "classifier": "sequence classifier"}
+            other = "classifier" if kind == "causal" else "causal"
+            raise ValueError(
+                f"{source}: transformers has no {name[kind or 'causal']} of this model's "
+                f'architecture; load it with kind="{other}", or take another model'
+            ) from error
         raise
     except Exception as error:
         if is_out_of_memory(error):

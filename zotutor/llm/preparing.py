@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from .limits import check_ids, check_width
 from .lm import Kind, is_out_of_memory
 from .prompts import padded, token_ids, word_ids
-from .rows import Layout, Rows, logits_in, padded_positions, unwrapped
+from .rows import Layout, Rows, configured, logits_in, unwrapped
 
 _CAUSAL = (
     Layout("left", positions=True, last=True),
@@ -58,7 +60,7 @@ class Prompts:
         """
         found = token_ids(self._tokenizer, texts, length=self._length, causal=self._causal)
         check_width(self._model, max(map(len, found)))
-        _check_ids(self._model, max(map(max, found)))
+        check_ids(self._model, max(map(max, found)))
         return found
 
     def batch(self, texts: Sequence[str]) -> Tensor:
@@ -73,7 +75,7 @@ class Prepared(NamedTuple):
     prompts: Prompts
     kind: Kind
     dtype: torch.dtype
-    """Of its logits."""
+    """The coarsest dtype used in computing the logits."""
     about: str
     """What was decided, in a sentence."""
 
@@ -91,8 +93,8 @@ def prepare(
 
     A model that returns logits for every token is a causal language model, scored by the label
     words after the prompt; one that returns a vector for each prompt is a classifier. Then the
-    shortest prompt and the longest are given to the model, each alone and both in one batch; the
-    first layout in which both ways give the same logits is chosen.
+    prompts with the fewest tokens, the median number and the most are given to the model, each
+    alone and all in one batch; the first layout in which both ways give the same logits is chosen.
 
     Args:
         model: a causal language model or sequence classifier.
@@ -103,44 +105,55 @@ def prepare(
         kind: "causal" or "classifier"; by default inferred from the model's output.
 
     Raises:
-        ValueError: if the model cannot be called on prompts; if a label word is not one token after
-            them; if the model has another number of classes than the task has labels; if in every
-            layout the logits of a prompt depend on the others in its batch.
+        ValueError: if the model cannot be called on prompts, or a prompt is too long for it; if its
+            logits for a token depend on later tokens; if a label word is not one token after the
+            prompts; if the model has another number of classes than the task has labels; if in
+            every layout the logits of a prompt depend on the others in its batch.
     """
     if not texts:
         raise ValueError("examples: given none, expected at least one")
     if kind not in (None, "causal", "classifier"):
         raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier', or None")
-    ordered = sorted(set(texts), key=len)
-    ends = [ordered[0], ordered[-1]]
     with _evaluating(model):
         prompts = Prompts(model, tokenizer, length=length, causal=kind != "classifier")
-        every = _called(model, prompts.ids(ends[:1])[0])
+        with _Dtypes() as seen:
+            every = _called(model, prompts.ids(texts[:1])[0])
         kind = kind or ("causal" if every.dim() == 3 else "classifier")
         prompts = Prompts(model, tokenizer, length=length, causal=kind == "causal")
-        layout = _layout(model, kind, prompts.ids(ends))
-    V = every.shape[-1]
-    if kind == "causal":
-        ids = word_ids(tokenizer, words, texts)
-        if max(ids) >= V:
-            raise ValueError(
-                f"model: returns {V} logits for each token, and the label words are tokens {ids}; "
-                "it is no language model, or not that of this tokenizer"
-            )
-        rows = Rows(model, words=ids, layout=layout)
-        tokens = ", ".join(f"{word!r} ({n})" for word, n in zip(words, ids, strict=True))
-        about = f"causal language model, scored by the token after the prompt: {tokens}"
-    else:
-        if len(words) != V:
-            raise ValueError(
-                f"model: returns {V} logits for a prompt, and the task has {len(words)} labels; "
-                f'take a classifier with {len(words)} classes, or give kind="causal" if its logits '
-                "are those of the next token"
-            )
-        rows = Rows(model, layout=layout)
-        about = f"classifier with {V} classes"
+        labels, about = None, f"classifier with {every.shape[-1]} classes"
+        if kind == "causal":
+            labels, about = _label_words(tokenizer, words, texts, every)
+        else:
+            _check_classes(words, every)
+        ids = sorted(prompts.ids(texts), key=len)
+        layout = _layout(model, kind, [ids[0], ids[len(ids) // 2], ids[-1]])
+    rows = Rows(model, words=labels, layout=layout)
     where = "batches of one length" if layout.side == "none" else f"padded on the {layout.side}"
-    return Prepared(rows, prompts, kind, every.dtype, f"{about}; {where}")
+    return Prepared(rows, prompts, kind, coarsest(model, *seen.found), f"{about}; {where}")
+
+
+def _label_words(
+    tokenizer: Any, words: Sequence[str], texts: Sequence[str], logits: Tensor
+) -> tuple[list[int], str]:
+    """The tokens of label words, and what to say of them."""
+    labels, V = word_ids(tokenizer, words, texts), logits.shape[-1]
+    if max(labels) >= V:
+        raise ValueError(
+            f"model: returns {V} logits for each token, and the label words are tokens {labels}; "
+            "it is no language model, or not that of this tokenizer"
+        )
+    tokens = ", ".join(f"{word!r} ({n})" for word, n in zip(words, labels, strict=True))
+    return labels, f"causal language model, scored by the token after the prompt: {tokens}"
+
+
+def _check_classes(words: Sequence[str], logits: Tensor) -> None:
+    V = logits.shape[-1]
+    if len(words) != V:
+        raise ValueError(
+            f"model: returns {V} logits for a prompt, and the task has {len(words)} labels; take a "
+            f'classifier with {len(words)} classes, or give kind="causal" if its logits are those '
+            "of the next token"
+        )
 
 
 @contextmanager
@@ -171,8 +184,9 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
         if is_out_of_memory(error):
             raise
         failure = error
-    name, config = type(unwrapped(model)).__name__, getattr(unwrapped(model), "config", None)
-    if getattr(config, "is_encoder_decoder", False) and (failure or logits.dim() == 3):
+    name, inner = type(unwrapped(model)).__name__, configured(model)
+    both = getattr(getattr(inner, "config", None), "is_encoder_decoder", False)
+    if both and (inner.can_generate() if failure else logits.dim() == 3):
         raise ValueError(
             f"model: {name} is an encoder-decoder, whose decoder does not continue the prompt; "
             "take a causal language model, or a sequence classifier"
@@ -193,23 +207,25 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
 
 
 def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
-    """The first layout in which each of two prompts has the logits that it has alone."""
-    short, long = ids
+    """The first layout in which each of some prompts has the logits that it has alone."""
     alone = [_called(model, row) for row in ids]  # each (1, T, V) or (1, V)
-    expected = torch.cat([z[:, -1] if z.dim() == 3 else z for z in alone]).double()  # (2, V)
+    expected = torch.cat([z[:, -1] if z.dim() == 3 else z for z in alone]).double()  # (3, V)
     # models in float64 compute positions and softmax in float32
     eps = max(torch.finfo(coarsest(model, alone[0].dtype)).eps, torch.finfo(torch.float32).eps)
     tolerance = math.sqrt(eps)
-    # a third prompt, as long as the short one: do prompts of one length affect each other?
+    if alone[-1].dim() == 3:
+        _check_causal(model, ids[-1], alone[-1], tolerance)
+    short = ids[0]
+    # one more prompt, as long as the short one: do prompts of one length affect each other?
     other = [short[0], *reversed(short[1:-1]), *short[1:][-1:]]
-    batch = padded([short, other, long], left=True).to(alone[0].device)
+    batch = padded([other, *ids], left=True).to(alone[0].device)
     errors, reason = [], ""
     for layout in _CAUSAL if kind == "causal" else _CLASSIFIER:
         found = _tried(model, batch, layout)
         if isinstance(found, str):
             reason = found
             continue
-        errors.append(_difference(found[[0, 2]], expected))
+        errors.append(_difference(found[1:], expected))
         if errors[-1] <= tolerance:
             return layout
     if not errors:
@@ -222,6 +238,25 @@ def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
         "would depend on how prompts are batched: take a model whose rows do not depend on each "
         "other"
     )
+
+
+def _check_causal(model: nn.Module, ids: list[int], logits: Tensor, tolerance: float) -> None:
+    """Refuse a model that sees the second half of a prompt where it reads the first.
+
+    Then the logits at the last token are no guess at the next one.
+    """
+    half = len(ids) // 2
+    place = half - 1 - len(ids)  # from the end: an adapter may put virtual tokens in front
+    if half:
+        other = _called(model, [*ids[:half], *ids[::-1][half:]])
+        error = _difference(other[:, place].double(), logits[:, place].double())
+        if error > tolerance:
+            raise ValueError(
+                f"model: its logits for a token change by {100 * error:.2g} % with the tokens "
+                f"after it, where rounding explains {100 * tolerance:.2g} %, so that they are no "
+                "guess at the next token; take a causal language model (some need is_decoder=True "
+                "in their config.json), or a sequence classifier"
+            )
 
 
 def _tried(model: nn.Module, batch: Tensor, layout: Layout) -> Tensor | str:
@@ -257,60 +292,29 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float(ratio.max().nan_to_num(math.inf))
 
 
-def coarsest(model: nn.Module, logits: torch.dtype) -> torch.dtype:
+class _Dtypes(TorchFunctionMode):
+    """Records the dtypes of what torch functions return, inside of autocast for example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[torch.dtype] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.found.add(result.dtype)
+        return result
+
+
+def coarsest(model: nn.Module, *seen: torch.dtype) -> torch.dtype:
     """The coarsest dtype used in computing the logits, including frozen weights and autocast.
 
     Args:
         model: whose parameters and buffers count, trainable or not.
-        logits: the dtype that it returns.
+        seen: dtypes of what it computes on the way.
     """
-    device = next(model.parameters()).device.type
-    dtypes = {tensor.dtype for tensor in (*model.parameters(), *model.buffers())} | {logits}
-    if torch.is_autocast_enabled(device):
-        dtypes.add(torch.get_autocast_dtype(device))
+    dtypes = {tensor.dtype for tensor in (*model.parameters(), *model.buffers())}.union(seen)
     usual = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     return max(dtypes.intersection(usual), key=lambda dtype: torch.finfo(dtype).eps)
-
-
-# ---- what a model can read ----------------------------------------------------------------------
-
-
-def _check_ids(model: nn.Module, most: int) -> None:
-    inner = unwrapped(model)
-    if not hasattr(inner, "get_input_embeddings"):
-        return
-    count = inner.get_input_embeddings().weight.shape[0]
-    if most >= count:
-        raise ValueError(
-            f"tokenizer: its ids go up to {most}, and this model has embeddings for 0 to "
-            f"{count - 1}; give the tokenizer that belongs to the model"
-        )
-
-
-def width(model: nn.Module) -> int | None:
-    """The maximum number of tokens that a model reads; None if its configuration has no limit.
-
-    Learned positions that begin after a padding index leave fewer than the configuration says:
-    RoBERTa reads 512 of 514. An adapter's virtual tokens count as well.
-    """
-    inner = unwrapped(model)
-    most = getattr(getattr(inner, "config", None), "max_position_embeddings", None)
-    if not isinstance(most, int) or most < 1:
-        return None
-    for positions in padded_positions(model):
-        most = min(most, positions.num_embeddings - int(positions.padding_idx or 0) - 1)
-    adapter = getattr(model, "active_peft_config", None)
-    return most - (getattr(adapter, "num_virtual_tokens", None) or 0)
-
-
-def check_width(model: nn.Module, given: int) -> None:
-    """Refuse prompts of more tokens than the model reads.
-
-    Raises:
-        ValueError: naming both lengths.
-    """
-    most = width(model)
-    if most is not None and given > most:
-        raise ValueError(
-            f"length: a prompt has {given} tokens, and this model reads {most}; give length={most}"
-        )

@@ -38,6 +38,12 @@ def unwrapped(model: nn.Module) -> Any:
             return inner
 
 
+def configured(model: nn.Module) -> Any:
+    """The outermost module with a configuration of transformers, in whatever wrapper it is."""
+    inner = unwrapped(model)
+    return next((module for module in inner.modules() if hasattr(module, "config")), inner)
+
+
 def _accepted(model: nn.Module) -> set[str]:
     """The names of the arguments that a model takes."""
     parameters = inspect.signature(unwrapped(model).forward).parameters
@@ -191,8 +197,7 @@ def _fill(model: nn.Module) -> int:
     It matters although it is masked: some models count positions, or find the end of the text, by
     comparing ids with it.
     """
-    inner = unwrapped(model)
-    pad = getattr(getattr(inner, "config", None), "pad_token_id", None)
+    pad = getattr(getattr(configured(model), "config", None), "pad_token_id", None)
     return pad if isinstance(pad, int) and pad >= 0 else 0
 
 

@@ -202,7 +202,7 @@ def _read(path: Path, form: Format) -> list[Example]:
 def _example(place: str, row: Mapping[str, Any], form: Format) -> Example:
     given = row.get("label", row.get("answer"))
     missing = [name for name in form.columns if name not in row]
-    if given is None:
+    if not row.keys() & {"label", "answer"}:
         missing.append("label")
     if missing:
         raise ValueError(
