@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -19,13 +21,13 @@ def closed(drawn: Figure) -> Figure:
 
 
 @pytest.mark.parametrize("order", ["FO", "ZO"])
-def test_next_token_changes_has_a_bar_and_a_tick_for_each_token(order: str) -> None:
+def test_next_token_changes_has_a_bar_and_a_tick_for_each_token(order: Any) -> None:
     texts = [["the", "film"], ["a", "dull", "plot"]]
     predicted = [torch.tensor([0.1, -0.2]), torch.tensor([0.0, 0.3, 0.1])]
     seen = [torch.tensor([0.1, -0.1]), torch.tensor([0.0, 0.2, 0.1])]
     drawn = closed(
         zo.figures.next_token_changes(texts, predicted, seen, order=order, title="a step")
-    )  # type: ignore[arg-type]
+    )
     top, bottom = drawn.axes
     assert [bar.get_height() for bar in top.patches] == pytest.approx([0.1, -0.1])  # type: ignore[attr-defined]
     np.testing.assert_allclose(bottom.get_lines()[0].get_ydata(), [0.0, 0.3, 0.1], rtol=1e-6)  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ proofs of a page share one HTML id. Folded proofs get a title, and all of them i
 Docstrings are written to be read in a terminal: a norm is |g|, which reStructuredText would take
 for a substitution, and a formula is indented on lines of its own, which it would run together as a
 quotation, or a list where a line begins with +; a line that begins with an author's initial would
-begin a list, too. What a function returns is described in prose, of which Napoleon would take all before
-a colon for a type. All of it is shown as it is written. Explicit mathematics (the math role and
-directive) is left alone, and typeset.
+begin a list, too. What a function returns is described in prose, of which Napoleon would take all
+before a colon for a type. All of it is shown as it is written. Explicit mathematics (the math role
+and directive) is left alone, and typeset.
 """
 
 from __future__ import annotations

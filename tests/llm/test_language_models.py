@@ -163,7 +163,8 @@ def test_a_padding_token_is_kept_where_there_is_one(folder: Path, kind: Any) -> 
     model: Any
     model, tokenizer = lm.load(folder, kind=kind)
     assert tokenizer.pad_token == "<pad>"
-    assert model.config.pad_token_id == 0
+    config: Any = model.config
+    assert config.pad_token_id == 0
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def together(model: nn.Module, tokenizer: Any, kind: str) -> Tensor:
 def test_a_causal_model_scores_a_prompt_as_if_it_were_alone(
     positions: str, side: str, pad: str | None
 ) -> None:
-    model, tokenizer = network(CAUSAL[positions]), word_tokenizer(pad_token=pad)  # type: ignore[arg-type]
+    model, tokenizer = network(CAUSAL[positions]), word_tokenizer(pad_token=pad)
     tokenizer.padding_side = side
     torch.testing.assert_close(together(model, tokenizer, "causal"), alone(model, tokenizer))
 
