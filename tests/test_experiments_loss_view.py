@@ -97,8 +97,17 @@ def test_the_drift_along_a_valley_is_that_of_all_signs_at_once(noise: float) -> 
         slope = (above - below) / (2 * eps)
         ends.append((2 - lr * slope * a) ** 2 - (1 - lr * slope * b) ** 2)
     assert sum(ends) / 8 == pytest.approx(3 * (1 - 2 * lr * eps**2))  # the theorem
-    options = {"lr": lr, "eps": eps, "P": 1, "directions": zo.Rademacher(), "seed": 0}
-    found = view.valley_balance((2.0, 1.0), steps=1, runs=4000, label_noise=noise, **options)
+    found = view.valley_balance(
+        (2.0, 1.0),
+        lr=lr,
+        eps=eps,
+        P=1,
+        steps=1,
+        runs=4000,
+        directions=zo.Rademacher(),
+        seed=0,
+        label_noise=noise,
+    )
     for end in found.end.unique():
         assert min(abs(float(end) - possible) for possible in ends) < 1e-9
     assert abs(found.end.mean() - sum(ends) / 8) < 4 * found.end.std() / 4000**0.5

@@ -34,14 +34,13 @@ def test_constants_are_those_of_single_gradients() -> None:
 def test_ends_are_those_of_the_optimizers() -> None:
     model = zo.models.mlp(6, 1, seed=0)
     before = copy.deepcopy(model.state_dict())
-    options = {"steps": 5, "P": 3, "seed": 4}
-    ends = ends_of_runs(model, (X, Y), test=(X_O, Y_O), distance=0.5, runs=1, **options)
-    run = zo.trajectory(model, (X, Y), observe=X_O, lr=0.1, **options)
+    ends = ends_of_runs(model, (X, Y), test=(X_O, Y_O), distance=0.5, runs=1, steps=5, P=3, seed=4)
+    run = zo.trajectory(model, (X, Y), observe=X_O, lr=0.1, steps=5, P=3, seed=4)
     fo, by_zo = run.log_probs_fo[-1], run.log_probs_zo[-1]
     assert float(ends.deviation[0]) == pytest.approx(float(run.deviation()[-1]), rel=1e-2)
     assert ends.accuracy_fo == pytest.approx(float((fo.argmax(1) == Y_O).double().mean()))
     assert float(ends.accuracy[0]) == float((by_zo.argmax(1) == Y_O).double().mean())
     assert float(ends.same_answers[0]) == float((by_zo.argmax(1) == fo.argmax(1)).double().mean())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    many = ends_of_runs(model, (X, Y), test=(X_O, Y_O), distance=0.5, runs=4, **options)
+    many = ends_of_runs(model, (X, Y), test=(X_O, Y_O), distance=0.5, runs=4, steps=5, P=3, seed=4)
     assert len(set(many.deviation.tolist())) == 4
