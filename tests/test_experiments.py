@@ -145,3 +145,24 @@ def test_weights_changed_by_probes_are_counted() -> None:
         return torch.zeros(())
 
     assert llm_finetuning.weights_changed_by_probes(model, careless, eps=1e-2, probes=2) == 2
+
+
+def test_what_slopes_tell_of_a_gradient() -> None:
+    # In two dimensions with one slope the best method turns by a right angle where |cos| < |sin|:
+    # E max(cos^2, sin^2) = 1/2 + 1/pi, below (P + 1) / d = 1.
+    draws = 20_000
+    for P, d in ((1, 2), (2, 5)):
+        found = zo_sgd.from_slopes(P, d=d, draws=draws, seed=3)
+        for name, error in (("orthogonal", d / P - 1), ("averaged", (d + 1) / P)):
+            v = found[name]
+            square = v.square().sum(1) - 2 * v[:, 0] + 1
+            bar = square.std() / draws**0.5
+            assert abs(square.mean() - error) < 4 * bar
+            assert bool((v[:, 0] - 1).mean().abs() < 4 * v[:, 0].std() / draws**0.5)  # unbiased
+        cosine2 = found["best"][:, 0].square() / found["best"].square().sum(1)
+        assert float(cosine2.mean()) < (P + 1) / d
+        if d == 2:
+            bar = cosine2.std() / draws**0.5
+            assert abs(cosine2.mean() - (0.5 + 1 / math.pi)) < 4 * bar
+    with pytest.raises(ValueError, match="expected 1 to d - 1 = 4"):
+        zo_sgd.from_slopes(5, d=5, draws=1, seed=0)

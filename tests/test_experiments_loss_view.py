@@ -86,3 +86,30 @@ def test_the_border_is_the_theorems_for_normals_and_higher_for_signs() -> None:
         theorem = view.max_stable_lr(torch.linalg.eigvalsh(H), P)
         assert view.stable_border(H, P=P, kurtosis=3.0) == pytest.approx(theorem, rel=1e-3)
         assert view.stable_border(H, P=P, kurtosis=1.0) > theorem
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_drift_along_a_valley_is_that_of_all_signs_at_once(noise: float) -> None:
+    # One step at P = 1 from (v, w) = (2, 1): the four directions and two labels, written out.
+    lr, eps, ends = 0.1, 0.5, []
+    for a, b, label in itertools.product((-1, 1), (-1, 1), (1 - noise, 1 + noise)):
+        above, below = (((2 + c * a) * (1 + c * b) - label) ** 2 / 2 for c in (eps, -eps))
+        slope = (above - below) / (2 * eps)
+        ends.append((2 - lr * slope * a) ** 2 - (1 - lr * slope * b) ** 2)
+    assert sum(ends) / 8 == pytest.approx(3 * (1 - 2 * lr * eps**2))  # the theorem
+    found = view.valley_balance(
+        (2.0, 1.0),
+        lr=lr,
+        eps=eps,
+        P=1,
+        steps=1,
+        runs=4000,
+        directions=zo.Rademacher(),
+        seed=0,
+        label_noise=noise,
+    )
+    for end in found.end.unique():
+        assert min(abs(float(end) - possible) for possible in ends) < 1e-9
+    assert abs(found.end.mean() - sum(ends) / 8) < 4 * found.end.std() / 4000**0.5
+    met = {round(3 * (2 - label) ** 2, 9) for label in (1 - noise, 1 + noise)}
+    assert {round(float(m), 9) for m in found.met.unique()} == met

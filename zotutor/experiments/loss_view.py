@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from zotutor.directions import Rademacher
+from zotutor.directions import Directions, Rademacher
 from zotutor.jacobians import jvp, vjp
 from zotutor.kernels import entk
 from zotutor.parameters import resolve
@@ -23,6 +24,7 @@ __all__ = [
     "second_moment_step",
     "stable_border",
     "stable_bracket",
+    "valley_balance",
 ]
 
 
@@ -193,3 +195,55 @@ def stable_border(H: Tensor, *, P: int, kurtosis: float, rounds: int = 300) -> f
         lr = (low + high) / 2
         low, high = (low, lr) if grows(lr) else (lr, high)
     return low
+
+
+class Balance(NamedTuple):
+    """Where runs on the loss (v w - 1)^2 / 2 end along its valley of minima, v w = 1."""
+
+    end: Tensor
+    """v^2 - w^2 after the last step, (runs,)."""
+    met: Tensor
+    """The sum over steps of (v^2 - w^2) G^2, with G the residual of the step, (runs,)."""
+
+
+def valley_balance(
+    start: tuple[float, float],
+    *,
+    lr: float,
+    eps: float,
+    P: int,
+    steps: int,
+    runs: int,
+    directions: Directions,
+    seed: int,
+    label_noise: float = 0.0,
+) -> Balance:
+    """ZO-SGD from function values on (v w - y)^2 / 2, with labels y = 1 +- label_noise.
+
+    Args:
+        start: v and w, of all runs.
+        lr: learning rate.
+        eps: finite-difference step.
+        P: number of perturbations.
+        steps: of a run.
+        runs: each with other directions and labels.
+        directions: of independent entries, as Gaussian() or Rademacher().
+        seed: of directions and labels.
+        label_noise: the label's distance from 1; its sign is drawn in each step of a run.
+    """
+    theta = torch.tensor(start, dtype=torch.float64).repeat(runs, 1)  # (runs, 2)
+    like = [torch.zeros(runs * P * 2, dtype=torch.float64, requires_grad=True)]
+    generator = torch.Generator().manual_seed(seed)
+    met = torch.zeros(runs, dtype=torch.float64)
+    for step in range(steps):
+        u = directions.dense(like, P=1, seed=seed, step=step).view(runs, P, 2)  # all at once
+        sign = torch.randint(2, (runs, 1), generator=generator).double() * 2 - 1
+        y = 1 + label_noise * sign
+        residual = theta.prod(1) - y[:, 0]
+        met += (theta[:, 0].square() - theta[:, 1].square()) * residual.square()
+        above, below = (
+            ((theta[:, None] + c * u).prod(2) - y).square() / 2 for c in (eps, -eps)
+        )  # (runs, P)
+        slopes = (above - below) / (2 * eps)
+        theta = theta - lr * (slopes[:, :, None] * u).mean(1)
+    return Balance(theta[:, 0].square() - theta[:, 1].square(), met)

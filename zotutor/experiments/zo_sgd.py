@@ -18,6 +18,7 @@ from zotutor.optim import ZOSGD
 __all__ = [
     "batch_at",
     "curvature",
+    "from_slopes",
     "hessian",
     "loss_on",
     "measured_changes",
@@ -162,3 +163,39 @@ def measured_changes(
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def from_slopes(P: int, *, d: int, draws: int, seed: int) -> dict[str, Tensor]:
+    """What three methods return that have P slopes of a gradient e_0, each (draws, d), float64.
+
+    Directions have the same law in every basis, so that e_0 is as good as any unit vector.
+
+    Args:
+        P: number of slopes, below d.
+        d: dimension of the gradient.
+        draws: of the directions.
+        seed: of the directions.
+
+    Returns:
+        "orthogonal": d / P times the projection on P uniform orthogonal directions. "averaged":
+        the mean over P normal directions of slope times direction. "best": the v of largest
+        expected cos^2, which is the projection, or if that is short a direction at right angles to
+        all that were looked along.
+
+    Raises:
+        ValueError: P is not between 1 and d - 1.
+    """
+    if not 1 <= P < d:
+        raise ValueError(f"P is {P}, expected 1 to d - 1 = {d - 1}")
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(draws, d, P, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(normal).Q  # (draws, d, P)
+    projection = torch.einsum("ndp,np->nd", basis, basis[:, 0])
+    rest = torch.randn(draws, d, generator=generator, dtype=torch.float64)
+    rest -= torch.einsum("ndp,np->nd", basis, torch.einsum("ndp,nd->np", basis, rest))
+    share = projection[:, :1]  # |projection|^2
+    return {
+        "orthogonal": d / P * projection,
+        "averaged": torch.einsum("ndp,np->nd", normal, normal[:, 0]) / P,
+        "best": torch.where(share > (1 - share) / (d - P), projection, rest),
+    }
