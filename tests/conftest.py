@@ -18,6 +18,11 @@ from zotutor import estimators
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+def pytest_runtest_setup() -> None:
+    """What a test draws from torch's global generator does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 class _Everything:
     def __contains__(self, _: object) -> bool:
         return True

@@ -626,7 +626,9 @@ def test_forward_mode_needs_no_eps_and_is_exact() -> None:
 
 
 def test_forward_mode_goes_through_attention() -> None:
-    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double().eval()
+    # smooth, unlike the default: a kink within eps is no fault of either method
+    layer = nn.TransformerEncoderLayer(4, 2, 8, activation="gelu", batch_first=True)
+    layer = layer.double().eval()
     x = normal(2, 7, 4, seed=9)
 
     def closure() -> Tensor:
