@@ -270,7 +270,7 @@ def test_help_says_exit_codes_and_an_example_that_runs(tmp_path: Path) -> None:
     [
         ({"model": "./no-such-model"}, "no such folder; check the path"),
         ({"model": "facebook/opt-125m"}, "--revision: given None for the hub model"),
-        ({"task": "sst3"}, "--task: given 'sst3', expected one of reviews, sst2"),
+        ({"task": "sst3"}, "--task: given 'sst3', expected one of reviews, snippets, sst2"),
         ({"data": None}, "--data-revision: given None for the data set"),
         ({"data": "/no/such/folder"}, "holds none of train.tsv"),
         ({"directions": "cauchy"}, "directions: given 'cauchy', expected one of rademacher"),
