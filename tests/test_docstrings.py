@@ -9,10 +9,12 @@ docstring must be found in what it makes of it.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import pkgutil
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,26 @@ MODULES = sorted(
 )
 ROLE = re.compile(r":[\w:]+:`([^`]*)`")
 SECTION = re.compile(r"(Args|Returns|Yields|Raises|Example|Examples|References|Note|Attributes):")
+
+
+def functions() -> Iterator[Any]:
+    """All functions and methods of the package."""
+    for name in MODULES:
+        for thing in vars(importlib.import_module(name)).values():
+            members = vars(thing).values() if inspect.isclass(thing) else ()
+            yield from filter(inspect.isfunction, (thing, *members))
+
+
+@contextmanager
+def signatures_left_alone() -> Iterator[None]:
+    """Undo what autodoc_preserve_defaults sets on functions, which typer would read."""
+    had = {id(f) for f in functions() if "__signature__" in vars(f)}
+    try:
+        yield
+    finally:
+        for function in functions():
+            if id(function) not in had:
+                vars(function).pop("__signature__", None)
 
 
 class Rendered:
@@ -101,10 +123,10 @@ def lines_of(docstring: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rendered]:
-    with pytest.MonkeyPatch.context() as patch:
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    with pytest.MonkeyPatch.context() as patch, signatures_left_alone():
         patch.syspath_prepend(str(ROOT / "book" / "_ext"))
-        yield Rendered(MODULES, tmp_path_factory.mktemp("docstrings"))
+        return Rendered(MODULES, tmp_path_factory.mktemp("docstrings"))
 
 
 def test_sphinx_reads_them_without_a_warning(rendered: Rendered) -> None:
