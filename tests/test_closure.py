@@ -103,6 +103,12 @@ def vmap_over_a_parameter() -> Case:
     return [w], lambda: torch.vmap(lambda row: torch.tanh(X @ row))(w).square().mean()
 
 
+def vmap_over_an_alias() -> Case:
+    w = parameter(6, 4)
+    alias = w.detach()
+    return [w], lambda: torch.vmap(lambda row: torch.tanh(X @ row))(alias).square().mean()
+
+
 class MultiplyBackward(torch.autograd.Function):
     """x w^T as a custom function, whose backward pass reads w."""
 
@@ -165,6 +171,7 @@ HIDDEN: dict[str, Callable[[], Case]] = {
     "an alias taken before": alias_taken_before,
     "a scripted function": scripted,
     "vmap over a parameter": vmap_over_a_parameter,
+    "vmap over an alias": vmap_over_an_alias,
     "a custom backward pass": custom_backward,
     "torch functions off": torch_functions_off,
     "the memory in NumPy": numpy_memory,

@@ -665,6 +665,8 @@ def test_integers_below_their_ends_are_allowed(name: str, end: int) -> None:
         call(**{"seed": 0, "step": 0} | {name: end - 1})
         with pytest.raises(ValueError, match=f"{name}: given {end}, .* below {end}"):
             call(**{"seed": 0, "step": 0} | {name: end})
+        with pytest.raises(ValueError, match=f"{name}: given -1, expected at least 0"):
+            call(**{"seed": 0, "step": 0} | {name: -1})
 
 
 @pytest.mark.parametrize(

@@ -1118,6 +1118,7 @@ def test_runs_with_another_seed_go_elsewhere() -> None:
         ({"momentum": -0.1}, ValueError, ["momentum", "-0.1"]),
         ({"momentum": "0.9"}, TypeError, ["momentum", "'0.9'"]),
         ({"weight_decay": -1e-4}, ValueError, ["weight_decay", "-0.0001"]),
+        ({"lr": 1e20, "weight_decay": 1e20}, ValueError, ["weight_decay", "float32"]),
         ({"weight_decay": math.nan}, ValueError, ["weight_decay", "nan"]),
         ({"seed": -1}, ValueError, ["seed", "-1"]),
         ({"seed": 1 << 64}, ValueError, ["seed", "below"]),
