@@ -21,7 +21,6 @@ from zotutor.downloads import cache_folder
 
 from .library import quiet, transformers
 
-_BLOCK = 1 << 22  # bytes hashed at a time
 _UNREADABLE: tuple[type[Exception], ...] = (
     ArithmeticError,
     AttributeError,
@@ -77,11 +76,8 @@ def plain_folder(file: Path, *, dtype: torch.dtype) -> Path:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        while block := opened.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _read(file: Path) -> tuple[Any, Any]:

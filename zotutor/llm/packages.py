@@ -24,8 +24,6 @@ from typing import NamedTuple
 
 from zotutor.downloads import cache_folder
 
-_BLOCK = 1 << 22  # bytes hashed at a time
-
 
 class Source(NamedTuple):
     """One file of one release of a package."""
@@ -157,12 +155,10 @@ def _places(name: str) -> Sequence[Path]:
 
 
 def _check(path: Path, sha256: str) -> None:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != sha256:
-        raise _other(str(path), digest.hexdigest(), sha256)
+        given = hashlib.file_digest(file, "sha256").hexdigest()
+    if given != sha256:
+        raise _other(str(path), given, sha256)
 
 
 def _other(what: str, given: str, expected: str) -> ValueError:
