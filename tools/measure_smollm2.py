@@ -1,12 +1,13 @@
 """Fine-tunes SmolLM2-135M on rated movie-review sentences, for the tables of *Fine-tuning*.
 
     python tools/measure_smollm2.py run FOLDER [--cells NAME ...] [--seeds 0 1 2]
-    python tools/measure_smollm2.py table FOLDER      writes zotutor/data/smollm2_snippets.json
+    python tools/measure_smollm2.py table FOLDER
 
-Needs ``zotutor fetch`` and, for the cells with LoRA, the package peft. A cell (a way and a seed)
-runs in a process of its own on one thread, so that its processor time and its peak memory are its
-own, and leaves one JSON file in FOLDER; a cell whose file is there is skipped. One that was stopped
-begins again. ``table`` takes whatever cells are there.
+Needs ``zotutor fetch`` and, for the cells with LoRA, the package peft; Linux, for the peak memory. A
+cell (a way and a seed) runs in a process of its own on one thread, so that its processor time and
+its peak memory are its own, and leaves one JSON file in FOLDER; a cell whose file is there is
+skipped. One that was stopped begins again. ``table`` takes whatever cells are there and writes
+zotutor/data/smollm2_snippets.json, with the ledger of one run beside it.
 
 What is compared. Every way starts from the same weights; the seed draws the batches, the
 directions and LoRA's initial factors. Each seed is scored once, after the last step, on a third of
@@ -29,26 +30,54 @@ import time
 from pathlib import Path
 from typing import Any
 
+DATA = Path(__file__).resolve().parent.parent / "zotutor" / "data"
+SHIPPED = "zo-float32-seed0"
+"""The run whose ledger ships, so that a reader can replay it."""
 LENGTH, BATCH, THIRDS = 40, 16, 3
 ZO: dict[str, Any] = {"method": "zo", "lr": 2e-5, "steps": 200, "dtype": "float32"}
 ADAMW: dict[str, Any] = {"method": "adamw", "lr": 2e-5, "steps": 40, "dtype": "float32"}
 CELLS: dict[str, dict[str, Any]] = {
-    "zero-shot-float32": {"method": None, "dtype": "float32"},
-    "zero-shot-bfloat16": {"method": None, "dtype": "bfloat16"},
-    "adamw-float32": ADAMW,
-    "zo-bfloat16": ZO | {"dtype": "bfloat16"},
-    "zo-float32": ZO,
+    "zero-shot": {"method": None, "dtype": "float32"},
+    "adamw": ADAMW,
     "lora-adamw": ADAMW | {"lr": 1e-3, "lora": True},
-    "lora-zo": ZO | {"lr": 5e-3, "lora": True},
-    "zo-bfloat16-long": ZO | {"dtype": "bfloat16", "steps": 600},
+    "zo-float32": ZO,
+    "zo-bfloat16": ZO | {"dtype": "bfloat16"},
     "zo-float16": ZO | {"dtype": "float16", "steps": 30},
+    "lora-zo": ZO | {"lr": 5e-3, "lora": True},
 }
+TITLES = {
+    "zero-shot": "zero-shot",
+    "adamw": "AdamW",
+    "lora-adamw": "AdamW, LoRA",
+    "zo-float32": "ZO, float32",
+    "zo-bfloat16": "ZO, bfloat16",
+    "zo-float16": "ZO, float16",
+    "lora-zo": "ZO, LoRA",
+}
+SHAPES = {
+    "sentences": {"batch_size": BATCH, "length": LENGTH},
+    "512 tokens": {"batch_size": 4, "length": 512, "long": True},
+}
+WAYS = {
+    "inference": {"method": "inference"},
+    "zo": {"method": "zo", "lr": 2e-5},
+    "lora-zo": {"method": "zo", "lr": 5e-3, "lora": True},
+    "lora-adamw": {"method": "adamw", "lr": 1e-3, "lora": True},
+    "adamw": {"method": "adamw", "lr": 2e-5},
+}
+MEMORY: dict[str, dict[str, Any]] = {
+    f"memory, {way}, {shape}": {"dtype": "float32", "steps": 2, "scored": False} | how | size
+    for shape, size in SHAPES.items()
+    for way, how in WAYS.items()
+}
+"""Two steps each, for the peak memory: on the sentences as they are, and on long texts."""
 
 
 def memory() -> tuple[float, float]:
     """Resident memory of this process in MB: now, and its peak since :func:`forget_peak`."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return tuple(int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    now, most = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+    return now, most
 
 
 def forget_peak() -> None:
@@ -63,7 +92,8 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
     import zotutor as zo
 
     torch.set_num_threads(1)
-    options = {"batch_size": BATCH, "length": LENGTH, "scored": True} | CELLS[name] | changes
+    options = {"batch_size": BATCH, "length": LENGTH, "scored": True}
+    options |= (CELLS | MEMORY)[name] | changes
     model, tokenizer = zo.llm.load("smollm2", dtype=getattr(torch, options["dtype"]))
     if options.get("lora"):
         import peft
@@ -72,6 +102,8 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
         config = peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
         model = peft.get_peft_model(model, config).eval()
     task = zo.llm.task("snippets")
+    if options.pop("long", False):
+        task = lengthened(task)
     found = {"cell": name, "seed": seed, "changed": sorted(changes), **options}
     if options["method"] is not None:
         found |= tuned(model, tokenizer, task, options, seed, folder / label(name, seed, changes))
@@ -95,6 +127,17 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
     aside.replace(path)
 
 
+def lengthened(task: Any) -> Any:
+    """A task of few examples, each long enough to be cut to any length that is measured."""
+    import zotutor as zo
+
+    long = [
+        zo.llm.Example(" ".join(e.text for e in task.train[60 * k : 60 * k + 60]), k % 2)
+        for k in range(40)
+    ]
+    return task._replace(train=long, dev=long[:2])
+
+
 def tuned(
     model: Any, tokenizer: Any, task: Any, options: dict[str, Any], seed: int, run: Path
 ) -> dict[str, Any]:
@@ -105,6 +148,11 @@ def tuned(
     shutil.rmtree(run, ignore_errors=True)
     forget_peak()
     resident, begun = memory()[0], time.process_time()
+    if options["method"] == "inference":
+        size, length = options["batch_size"], options["length"]
+        prompts = task.train[: 2 * size]
+        zo.llm.evaluate(model, tokenizer, prompts, task.words, batch_size=size, length=length)
+        return {"resident_mb": resident, "peak_mb": memory()[1]}
     result = zo.llm.finetune(
         model,
         tokenizer,
@@ -136,12 +184,99 @@ def label(name: str, seed: int, changes: dict[str, Any]) -> str:
     return "-".join([name, *(f"{k}={v}" for k, v in changes.items()), f"seed{seed}"])
 
 
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The cells of a folder with the options of this file, by name and seed."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return sorted((c for c in found if not c["changed"]), key=lambda c: c["seed"])
+
+
+def pooled(accuracies: list[list[float]]) -> list[float]:
+    """The accuracy over the sentences of all seeds, with Wilson's interval."""
+    import zotutor as zo
+
+    right = sum(round(value * count) for value, _, _, count in accuracies)
+    return list(zo.llm.accuracy(right, sum(int(a[3]) for a in accuracies)))
+
+
+def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the table says about one way: its options, a run for each seed, and their pool."""
+    first = cells[0]
+    found = {"name": TITLES[name], "accuracy": pooled([c["accuracy"] for c in cells])}
+    for key in ("method", "dtype", "lora", "lr", "steps", "trainable", "weights_bytes"):
+        found[key] = first.get(key)
+    found["runs"] = [{"seed": c["seed"], "accuracy": c["accuracy"]} for c in cells]
+    if first["method"] is None:
+        return found
+    for run, c in zip(found["runs"], cells, strict=True):
+        losses, size = c["losses"], 10
+        means = [sum(losses[k : k + size]) / size for k in range(0, len(losses) - size + 1, size)]
+        run |= {"losses": [round(mean, 4) for mean in means], "seconds": round(c["seconds"], 1)}
+        run |= {key: c[key] for key in ("tokens", "ledger_bytes")}
+        run |= {key: round(c[key]) for key in ("resident_mb", "peak_mb")}
+    return found
+
+
+def table(folder: Path) -> dict[str, Any]:
+    """The table of the cells in a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    cells = read(folder)
+    by = {name: [c for c in cells if c["cell"] == name] for name in [*CELLS, *MEMORY]}
+    if not any(by[name] for name in CELLS):
+        raise FileNotFoundError(f"{folder}: has no finished cells; run them first")
+    newest = max(cells, key=lambda c: c["date"])
+    return {
+        "command": "python tools/measure_smollm2.py run FOLDER, then table FOLDER",
+        "date": newest["date"],
+        "machine": newest["machine"],
+        "model": "SmolLM2-135M-Instruct, from 4-bit weights",
+        "data": "snippets: sentences of movie reviews",
+        "batch_size": BATCH,
+        "length": LENGTH,
+        "losses": "means of ten steps each, of the batches before each step",
+        "rows": [row(name, by[name]) for name in CELLS if by[name]],
+        "memory": [
+            {
+                "way": way,
+                "shape": shape,
+                "batch_size": SHAPES[shape]["batch_size"],
+                "resident_mb": round(c["resident_mb"]),
+                "peak_mb": round(c["peak_mb"]),
+            }
+            for shape in SHAPES
+            for way in WAYS
+            for c in by[f"memory, {way}, {shape}"]
+        ],
+    }
+
+
+def write(folder: Path, data: Path = DATA) -> None:
+    """Write the table, and the ledger that ships if its run is there."""
+    path = data / "smollm2_snippets.json"
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(table(folder), indent=1) + "\n")
+    aside.replace(path)
+    ledger = folder / SHIPPED / "ledger.bin"
+    if ledger.exists():
+        shutil.copyfile(ledger, data / "smollm2_snippets.ledger")
+
+
+def report(cell: dict[str, Any]) -> str:
+    """A finished cell in one line."""
+    losses = cell.get("losses", [])
+    ends = [f"{sum(part) / max(1, len(part)):.3f}" for part in (losses[:10], losses[-10:])]
+    what = (cell.get("accuracy"), f"{cell.get('seconds', 0):.0f} s", cell.get("peak_mb"))
+    return " ".join(map(str, [*ends, *what]))
+
+
 def main() -> None:
     """Run the cells named, one process each; or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["run", "cell", "table"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cells", nargs="*", default=list(CELLS))
+    parser.add_argument("--cells", nargs="*", default=[*CELLS, *MEMORY])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], help="lr=1e-4 steps=50: changes to try")
     given = parser.parse_args()
@@ -150,20 +285,20 @@ def main() -> None:
     if given.what == "cell":
         cell(given.cells[0], given.seeds[0], given.folder, changes)
         return
+    if given.what == "table":
+        write(given.folder)
+        return
     for seed in given.seeds:
         for name in given.cells:
+            if name in MEMORY and seed != given.seeds[0]:
+                continue  # once is enough
             path = given.folder / f"{label(name, seed, changes)}.json"
             if path.exists():
                 continue
             command = [sys.executable, __file__, "cell", str(given.folder), "--cells", name]
             command += ["--seeds", str(seed), "--set", *given.set]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-            found = json.loads(path.read_text())
-            losses = found.get("losses", [])
-            ends = [sum(part) / max(1, len(part)) for part in (losses[:10], losses[-10:])]
-            seconds = found.get("seconds", 0.0)
-            print(path.stem, f"{ends[0]:.3f} {ends[1]:.3f}", found.get("accuracy"), f"{seconds:.0f} s")
-            sys.stdout.flush()
+            print(path.stem, report(json.loads(path.read_text())), flush=True)
 
 
 if __name__ == "__main__":
