@@ -3,7 +3,7 @@
     python tools/measure_smollm2.py run FOLDER [--cells NAME ...] [--seeds 0 1 2]
     python tools/measure_smollm2.py table FOLDER
 
-Needs ``zotutor fetch`` and, for the cells with LoRA, the package peft; Linux, for the peak memory. A
+Needs ``zotutor fetch``, peft for the cells with LoRA, and Linux for the peak memory. A
 cell (a way and a seed) runs in a process of its own on one thread, so that its processor time and
 its peak memory are its own, and leaves one JSON file in FOLDER; a cell whose file is there is
 skipped. One that was stopped begins again. ``table`` takes whatever cells are there and writes
@@ -192,10 +192,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def pooled(accuracies: list[list[float]]) -> list[float]:
     """The accuracy over the sentences of all seeds, with Wilson's interval."""
-    import zotutor as zo
+    from zotutor.llm.tasks import accuracy
 
     right = sum(round(value * count) for value, _, _, count in accuracies)
-    return list(zo.llm.accuracy(right, sum(int(a[3]) for a in accuracies)))
+    return list(accuracy(right, sum(int(a[3]) for a in accuracies)))
 
 
 def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
