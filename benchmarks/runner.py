@@ -268,7 +268,7 @@ def measure(
         for case in comparison.cases(device)
         if only in case.name
     ]
-    record = {
+    record: dict[str, Any] = {
         "comparison": comparison.name,
         "title": comparison.title,
         "date": datetime.now(UTC).date().isoformat(),

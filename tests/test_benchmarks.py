@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,7 @@ from benchmarks.runner import Case, Comparison, DisagreementError, Timed
 
 def ways_that_take(**seconds: float) -> Callable[[str], dict[str, runner.Call]]:
     """Ways that say that they took these seconds, each with the same result."""
-    return lambda _: {
-        name: lambda taken=taken: Timed(taken, torch.ones(3)) for name, taken in seconds.items()
-    }
+    return lambda _: {name: partial(Timed, taken, torch.ones(3)) for name, taken in seconds.items()}
 
 
 def fake(case: Case, **options: Any) -> Comparison:
