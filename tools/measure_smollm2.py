@@ -35,7 +35,7 @@ SHIPPED = "zo-float32-seed0"
 """The run whose ledger ships, so that a reader can replay it."""
 LENGTH, BATCH, THIRDS = 40, 16, 3
 ZO: dict[str, Any] = {"method": "zo", "lr": 2e-5, "steps": 200, "dtype": "float32"}
-ADAMW: dict[str, Any] = {"method": "adamw", "lr": 2e-5, "steps": 40, "dtype": "float32"}
+ADAMW: dict[str, Any] = {"method": "adamw", "lr": 2e-5, "steps": 30, "dtype": "float32"}
 CELLS: dict[str, dict[str, Any]] = {
     "zero-shot": {"method": None, "dtype": "float32"},
     "adamw": ADAMW,
@@ -92,7 +92,7 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
     import zotutor as zo
 
     torch.set_num_threads(1)
-    options = {"batch_size": BATCH, "length": LENGTH, "scored": True}
+    options: dict[str, Any] = {"batch_size": BATCH, "length": LENGTH, "scored": True}
     options |= (CELLS | MEMORY)[name] | changes
     model, tokenizer = zo.llm.load("smollm2", dtype=getattr(torch, options["dtype"]))
     if options.get("lora"):
@@ -104,7 +104,7 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
     task = zo.llm.task("snippets")
     if options.pop("long", False):
         task = lengthened(task)
-    found = {"cell": name, "seed": seed, "changed": sorted(changes), **options}
+    found: dict[str, Any] = {"cell": name, "seed": seed, "changed": sorted(changes), **options}
     if options["method"] is not None:
         found |= tuned(model, tokenizer, task, options, seed, folder / label(name, seed, changes))
     if options["dtype"] == "float16":
@@ -201,7 +201,10 @@ def pooled(accuracies: list[list[float]]) -> list[float]:
 def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """What the table says about one way: its options, a run for each seed, and their pool."""
     first = cells[0]
-    found = {"name": TITLES[name], "accuracy": pooled([c["accuracy"] for c in cells])}
+    found: dict[str, Any] = {
+        "name": TITLES[name],
+        "accuracy": pooled([c["accuracy"] for c in cells]),
+    }
     for key in ("method", "dtype", "lora", "lr", "steps", "trainable", "weights_bytes"):
         found[key] = first.get(key)
     found["runs"] = [{"seed": c["seed"], "accuracy": c["accuracy"]} for c in cells]
