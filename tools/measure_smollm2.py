@@ -54,11 +54,11 @@ TITLES = {
     "zo-float16": "ZO, float16",
     "lora-zo": "ZO, LoRA",
 }
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "sentences": {"batch_size": BATCH, "length": LENGTH},
     "512 tokens": {"batch_size": 4, "length": 512, "long": True},
 }
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "inference": {"method": "inference"},
     "zo": {"method": "zo", "lr": 2e-5},
     "lora-zo": {"method": "zo", "lr": 5e-3, "lora": True},
