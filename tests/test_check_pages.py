@@ -34,8 +34,8 @@ def test_raw_markup_is_found(shown: str, is_raw: bool) -> None:
 def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     book = tmp_path / "book"
     book.mkdir()
-    good = '<p id="here"></p><a href="#here"></a><a href="b.html?x=1#there"></a><a href="../c.zip"></a>'
-    bad = '<a href="#gone"></a><a href="b.html#gone"></a><img src="gone.svg"><a href="gone.html"></a>'
+    good = '<p id="here"></p><a href="#here"></a><a href="b.html?x=1#there"></a><a href="../c.zip">'
+    bad = '<a href="#gone"></a><a href="b.html#gone"></a><img src="gone.svg"><a href="gone.html">'
     other = '<a href="https://example.org/x#y"></a><a href="mailto:a@example.org"></a>'
     (book / "a.html").write_text(good + bad + other, encoding="utf-8")
     (book / "b.html").write_text('<p id="there"></p>', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A Sphinx extension: `zo.entk`, in prose and in code, leads to its entry on the page of the package.
+"""A Sphinx extension: `zo.entk`, in prose and in code, leads to its entry on the API page.
 
 A name in a chapter is looked up as Python would: `zo.figures.one_step` and
 `zo.figures.intro.one_step` are the same function, whose entry is under one of its names.

@@ -1,7 +1,7 @@
 """A Sphinx extension: pages load nothing from another origin, and nothing that they do not use.
 
-MathJax is that of the package sphinx-mathjax-offline, byte for byte the release 3.2.2, and of it the
-one script that pages load and its fonts. It is on every page: titles with formulas are in the
+MathJax is that of the package sphinx-mathjax-offline, byte for byte the release 3.2.2: the one
+script that pages load, and its fonts. It is on every page: titles with formulas are in the
 navigation of each.
 
 The theme draws its icons twice, with fonts and with a script of 1.5 MB that replaces the same

@@ -69,7 +69,7 @@ def repaired(page: str, used: set[Repair]) -> str:
     r"""A page with all repairs made; those that found something are added to `used`.
 
     >>> repaired('<dl>\n<dd><em class="sig-param">x</em>,</dd>\n</dl>\n', set())
-    '<span class="sig-lines">\n<span class="sig-line"><em class="sig-param">x</em>,</span>\n</span>\n'
+    '<span class="sig-lines">\n<span class="sig-line"><em class="sig-param">x</em>,</span>...'
     """
     for repair in REPAIRS:
         page, found = re.subn(repair.pattern, repair.replacement, page)
