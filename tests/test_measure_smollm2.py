@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_package import tool as load
 
-TOOL = Path(__file__).resolve().parent.parent / "tools" / "measure_smollm2.py"
-spec = importlib.util.spec_from_file_location("measure_smollm2", TOOL)
-assert spec is not None
-assert spec.loader is not None
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load("measure_smollm2")
 
 
 def put(folder: Path, name: str, seed: int, right: int, count: int, **changes: Any) -> None:
