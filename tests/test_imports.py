@@ -23,7 +23,7 @@ READING_ORDER = (
     "parameters checks deprecation statistics tables streams directions closure fused probe "
     "rounding estimators optim calling jacobians kernels similarity fidelity laws bounds "
     "concentration batches contraction orthogonal tails dynamics trajectories planning moments "
-    "claims downloads datasets models experiments figures exercises llm cli_messages cli_options "
+    "curvature step_size run_planning claims downloads datasets models experiments figures exercises llm cli_messages cli_options "
     "cli __main__"
 ).split()
 """A module may need those before it in this list, and none after."""

@@ -43,9 +43,10 @@ from .optim import ZOSGD
 from .planning import (
     estimate_dynamics_error,
     estimate_kernel_error,
-    plan,
+    plan_perturbations,
 )
 from .probe import perturbed
+from .run_planning import plan
 from .similarity import (
     alignment,
     cka,
@@ -105,6 +106,7 @@ __all__ = [
     "perturbations_needed",
     "perturbed",
     "plan",
+    "plan_perturbations",
     "planning",
     "relative_frobenius",
     "similarity",

@@ -21,12 +21,13 @@ from zotutor.directions import Directions
 from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
+from zotutor.run_planning import Plan
 
 from .evaluation import check_labels, right_answers, shared, texts_of
-from .learning_rate import advice
+from .learning_rate import agreed, plan_run, reason
 from .lm import Kind
 from .preparing import Prepared, prepare
-from .runs.files import examples_hash
+from .runs.files import CONFIG, examples_hash, read_config
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
 from .runs.ledger import Step
@@ -34,6 +35,7 @@ from .runs.ranks import Ranks
 from .runs.replay import header_of
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task
+from .watching import Watch
 
 Method = Literal["zo", "sgd", "adamw"]
 Schedule = Literal["constant", "linear"]
