@@ -274,6 +274,7 @@ def structured() -> tuple[Explorable, list[Case]]:
             "direction": u[:, 3].view(5, 4).tolist(),
             "law": law(family) / gaussian,
             "drawn": float(off.square().mean()) / gaussian,
+            "sample": float((M.flatten() @ u[:, 3]) * (N.flatten() @ u[:, 3])),
         }
         cases.append(({"family": name, "which": 3}, kept))
     return found, cases

@@ -24,11 +24,11 @@ const explorables = {
       const gaussian = dot(left, left) * dot(right, right) + exact ** 2;
       const law = (gaussian + excess(family, M, N)) / gaussian;
       const drawn = sum(off.map((x) => x * x)) / DRAWS / gaussian;
-      return { direction: matrix(family, m, n, { seed, p: which }), law, drawn };
+      return { direction: matrix(family, m, n, { seed, p: which }), sample: off[which] + exact, exact, law, drawn };
     },
 
-    show(view, { direction: u, law, drawn }, { family, which }, { where }) {
-      view.heat(u, { title: `u, ${family}`, limit: 3, label: `Direction ${which} of ${family} as a matrix` });
+    show(view, { direction: u, sample, exact, law, drawn }, { family, which }, { where }) {
+      view.heat(u, { title: `u, ${family}`, limit: 3, across: 18, label: `Direction ${which} of ${family} as a matrix` });
       view
         .plot({
           panels: 2,
@@ -41,8 +41,9 @@ const explorables = {
         .points([drawn], [1], { size: 8 })
         .legend([["law", TEXT, "dash"], [`${DRAWS} draws`, ORANGE, "point"]], { right: true });
       view.say(
-        `${family}, one log-probability through ${where}: ` +
-        `variance ${number(drawn)} times a Gaussian's in ${DRAWS} draws; by the law ${number(law)}.`,
+        `${family} in ${where}: this direction makes of b · g = ${number(exact)} ` +
+        `(b · u)(u · g) = ${number(sample)}. Variance over that of Gaussian directions: ` +
+        `${number(drawn)} in ${DRAWS} draws, by the law ${number(law)}.`,
       );
     },
   },

@@ -4,7 +4,7 @@
 // `compute` is pure and is what the tests compare with zotutor; `show` draws what it returned.
 // Text and axes have the color of the page's text, so that both themes work.
 
-const BLUE = "#0072B2"; // first order, and anything negative
+const BLUE = "#1a86c8"; // first order, and anything negative; as clear on black as on white
 const ORANGE = "#D55E00"; // zeroth order, and anything positive
 const GREEN = "#009E73";
 const TEXT = "currentColor";
@@ -71,13 +71,20 @@ function logTicks([low, high]) {
   });
 }
 
+/** A range for bars that start at zero, with room above them for a legend. */
+function barRange(heights) {
+  const [low, high] = [Math.min(0, ...heights), Math.max(0, ...heights)];
+  const whole = high - low || 1e-12;
+  return [low - (low < 0 ? 0.08 * whole : 0), high + 0.4 * whole];
+}
+
 // ---- plots --------------------------------------------------------------------------------------
 
 /** Axes with lines, points, bands and bars. An axis is { label, range: [low, high], log, ticks }. */
 class Plot {
   constructor(width, height, { label, title = "", x, y }) {
     Object.assign(this, { width, height, x, y });
-    this.box = { left: 58, right: 12, top: title ? 26 : 10, bottom: 44 };
+    this.box = { left: 66, right: 20, top: title ? 26 : 10, bottom: 44 };
     this.root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
     if (title) this.text(width / 2, 15, title, { "text-anchor": "middle" });
     this.#axes();
@@ -181,10 +188,13 @@ class Plot {
   }
 }
 
-/** A matrix as colored cells: orange above zero, blue below, stronger the larger. */
-function heatMap(width, matrix, { label, title = "", limit, rows = [], columns = [], mark }) {
+/**
+ * A matrix as colored cells: orange above zero, blue below, stronger the larger. The cells are as
+ * large as those of a matrix of `across` columns, by default its own.
+ */
+function heatMap(width, matrix, { label, title = "", limit, rows = [], columns = [], mark, across }) {
   const [left, top] = [rows.length ? 24 : 2, (title ? 22 : 2) + (columns.length ? 18 : 0)];
-  const cell = Math.min((width - left - 4) / matrix[0].length, 34);
+  const cell = Math.min((width - left - 4) / (across ?? matrix[0].length), 30);
   const height = top + cell * matrix.length + 4;
   const whole = left + cell * matrix[0].length + 4;
   const root = svg("svg", {
@@ -222,8 +232,8 @@ class View {
 
   /** The width of one of `count` panels. */
   panel(count) {
-    const wide = this.width >= 560;
-    return Math.min(wide ? (this.width - 16 * (count - 1)) / count : this.width, 640);
+    const across = this.width >= 560 ? count : Math.ceil(count / 2); // three on a phone: two and one
+    return Math.min((this.width - 16 * (across - 1)) / across, 640);
   }
 
   plot({ panels = 1, height = 290, ...options }) {

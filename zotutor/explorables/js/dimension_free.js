@@ -48,7 +48,7 @@ const explorables = {
       networks.forEach(({ errors }, k) =>
         plot.points(errors.map(() => values[k]), errors, { size: 2.5, opacity: 0.25 }));
       plot.points(values, seen, { size: 7, ring: true }).line(values, laws, { dash: "6 4" });
-      const legend = [[`${DRAWS} draws of K_U; ring: root mean square`, ORANGE, "point"], ["law, √((1/a + 1) / P)", TEXT, "dash"]];
+      const legend = [[`${DRAWS} draws; ring: their RMS`, ORANGE, "point"], ["law, √((1/a + 1) / P)", TEXT, "dash"]];
       if (symbol === "d") {
         plot.line(values, values.map((d) => Math.sqrt((d + 1) / P)), { color: GREEN });
         legend.push(["the gradient's error, √((d + 1) / P)", GREEN, "line"]);

@@ -43,7 +43,7 @@ const explorables = {
         .line(Ps, laws, { dash: "6 4" })
         .points(errors.map(() => P), errors.map((e) => Math.max(e, 1e-9)), { opacity: 0.35 })
         .points([P], [Math.max(seen, 1e-9)], { size: 7, ring: true })
-        .legend([["law", TEXT, "dash"], [`${errors.length} estimates; ring: root mean square`, ORANGE, "point"]], { right: true });
+        .legend([["law", TEXT, "dash"], [`${errors.length} estimates; ring: their RMS`, ORANGE, "point"]], { right: true });
       view.say(
         `d = ${number(d)}, P = ${P}, κ = ${number(kurtosis(family))}: root mean square error ` +
         `${number(seen)} of |g| in ${errors.length} estimates; √((d + κ − 2) / P) = ${told}.`,

@@ -35,7 +35,7 @@ const explorables = {
       const counts = range(60).map((k) => kept.filter((x) => Math.floor((x - low) / width) === k).length / DRAWS);
       const centers = counts.map((_, k) => low + (k + 0.5) * width);
       const normal = (x) => (width / deviation / Math.sqrt(2 * Math.PI)) * Math.exp(-((x - cosine) ** 2) / 2 / deviation ** 2);
-      const top = Math.max(...counts, deviation > 0.01 ? Math.min(normal(cosine), 1) : 0) * 1.15;
+      const top = Math.max(...counts, deviation > 0.01 ? Math.min(normal(cosine), 1) : 0) * 1.45;
       const promised = bound < 1 ? number(bound) : `${number(bound)}, which says nothing`;
       const plot = view.plot({
         label: `Histogram of the kept inner product: ${number(100 * outside)} % farther than γ from α`,

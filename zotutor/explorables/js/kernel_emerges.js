@@ -5,7 +5,7 @@ const explorables = {
     controls: ({ names, seen }) => [
       { name: "observed", label: "Observed input", select: true, choices: names },
       { name: "learned", label: "Updated-on input", select: true, choices: names, start: names[1] },
-      { name: "P", label: "Directions P", choices: range(seen[0][0].length).map((p) => p + 1) },
+      { name: "P", label: "Directions P", choices: range(seen[0][0].length).map((p) => p + 1), start: Math.min(16, seen[0][0].length) },
       { name: "row", label: "Entry: row", choices: range(seen[0].length) },
       { name: "column", label: "Entry: column", choices: range(seen[0].length) },
     ],

@@ -24,8 +24,7 @@ const explorables = {
       const axes = { rows: classes, columns: classes, panels: 3 };
       view.heat(A, { ...axes, title: "A", label: `Softmax Jacobian A of ${observed}` });
       view.heat(K, { ...axes, title: "K", label: `Kernel block K of ${observed} and ${learned}` });
-      view.heat(G.map((x) => [x]), { rows: classes, panels: 3, title: "G", label: `Residual G of ${learned}` });
-      const most = Math.max(...predicted.map(Math.abs), ...seen.map(Math.abs)) * 1.1;
+      view.heat(G.map((x) => [x]), { rows: classes, columns: [""], across: G.length, panels: 3, title: "G", label: `Residual G of ${learned}` });
       const y = labels[u];
       const told = `${number(predicted[y])} predicted, ${number(seen[y])} measured`;
       view
@@ -33,7 +32,7 @@ const explorables = {
           height: 230,
           label: `Change of ${observed}'s log-probabilities; class ${y}: ${told}`,
           x: { label: "class", range: [-0.6, G.length - 0.4], ticks: classes.map((name, k) => [k, name]) },
-          y: { label: "change of log π", range: [-most, most] },
+          y: { label: "change of log π", range: barRange([...predicted, ...seen]) },
         })
         .bars(range(G.length), seen, { color: BLUE })
         .points(range(G.length), predicted, { color: TEXT, size: 5, ring: true })

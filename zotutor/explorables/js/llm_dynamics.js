@@ -36,30 +36,28 @@ const explorables = {
           return html("span", { class: "zo-token", style: `border-color: ${paint}` }, piece);
         });
         const role = n === learned - 1 ? "learned" : "observed";
-        return html("div", {}, `${n + 1} (${role}): `, ...words);
+        const special = /^<.*>$/.test(pieces[0]); // the token that begins every text
+        return html("div", {}, `${n + 1} (${role}): `, ...words.slice(special ? 1 : 0));
       });
       view.add(html("div", { class: "zo-tokens" }, ...lines));
       const { pieces } = texts[shown - 1];
       const range_ = range(pieces.length - 1);
       const [bars, ticks] = [moved, exact].map((all) => range_.map((k) => all[places[shown - 1] + k]));
-      const top = Math.max(...bars.map(Math.abs), ...ticks.map(Math.abs)) * 1.15;
       view
         .plot({
           height: 250,
           label: `Change of log-probability of each token of text ${shown} after a step on text ${learned}`,
           x: { label: `tokens of text ${shown}`, range: [-0.6, pieces.length - 1.4], ticks: [] },
-          y: { label: "change of log π", range: [-top, top] },
+          y: { label: "change of log π", range: barRange([...bars, ...ticks]) },
         })
         .bars(range_, bars)
         .points(range_, ticks, { color: BLUE, size: 4.5, ring: true })
         .legend([[P === FIRST ? "this step" : `zeroth order, P = ${P}`, ORANGE, "bar"], ["first order", BLUE, "point"]]);
-      const best = moved.reduce((at, x, i) => (Math.abs(x) > Math.abs(moved[at]) ? i : at), 0);
-      const text = texts.findLastIndex((_, n) => places[n] <= best);
-      const piece = texts[text].pieces[best - places[text] + 1];
+      const best = bars.reduce((at, x, i) => (Math.abs(x) > Math.abs(bars[at]) ? i : at), 0);
       const sizes = texts.map((t, n) => number(rms(moved.slice(places[n], places[n] + t.pieces.length - 1))));
       view.say(
         `A step on text ${learned} with ${P === FIRST ? FIRST : `P = ${P}`}, η = ${lr}: the largest ` +
-        `change is that of “${piece.trim()}” in text ${text + 1}, ${number(moved[best])}. ` +
+        `change in text ${shown} is that of “${pieces[best + 1].trim()}”, ${number(bars[best])}. ` +
         `Root mean square of each text: ${sizes.join(", ")}.`,
       );
     },
