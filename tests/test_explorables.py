@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import torch
+from explorable_cases import VECTORS, vectors
+from nbclient import NotebookClient
 
 import zotutor as zo
-from tools.explorable_vectors import VECTORS, vectors
 from zotutor.explorables import Explorable
 from zotutor.explorables.page import SIZE_LIMIT, Table, scripts
 
@@ -69,13 +71,13 @@ TOLERANCE = {
 
 
 def test_the_vectors_are_those_of_this_package() -> None:
-    """Each number in the file is what tools/explorable_vectors.py computes now."""
+    """Each number in the file is what tests/explorable_cases.py computes now."""
     now = json.loads(json.dumps(vectors()))
     assert [one["name"] for one in now] == [one["name"] for one in STORED]
     for fresh, stored in zip(now, STORED, strict=True):
         # sums of another machine may round otherwise; the ledger's numbers may not
         found = differences(fresh, stored, 0.0 if fresh["name"] == "ledger" else 1e-4)
-        assert not found, f"run `python tools/explorable_vectors.py`: {found[:3]}"
+        assert not found, f"run `python tests/explorable_cases.py`: {found[:3]}"
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed; make site-test needs it too")
@@ -157,6 +159,19 @@ def test_every_chapter_of_explorables_has_its_script() -> None:
     chapters = {one["chapter"] for one in STORED}
     assert chapters == {path.stem for path in PACKAGE.glob("js/*.js")} - {"core", "streams"}
     assert chapters == set(zo.explorables.__all__) - {"Explorable"}
+
+
+def test_a_kernel_shows_the_page_and_its_table(tmp_path: Path) -> None:
+    """What a reader's kernel sends is the HTML; text stands in where there is none."""
+    cell = "import zotutor as zo\nzo.explorables.zo_sgd.quadratic(seed=0)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    resources = {"metadata": {"path": str(tmp_path)}}
+    done = NotebookClient(
+        notebook, timeout=120, resources=resources, kernel_name="python3"
+    ).execute()
+    (output,) = done.cells[0].outputs
+    assert output["data"]["text/plain"] == "<explorable zo_sgd.quadratic>"
+    assert output["data"]["text/html"] == zo.explorables.zo_sgd.quadratic(seed=0)._repr_html_()
 
 
 # ---- arguments ----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Writes tests/explorable_vectors.json: what the explorables' JavaScript must compute.
 
-python tools/explorable_vectors.py
+python tests/explorable_cases.py
 
 Each case holds the data of an explorable, the values of its controls, and numbers that `zotutor`
 computes for them. tests/test_explorables.py checks that the file is what this computes, and that
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from zotutor.experiments.loss_view import max_stable_lr, stable_border
 from zotutor.explorables import Explorable
 from zotutor.llm.runs.ledger import Contents, Step
 
-VECTORS = Path(__file__).resolve().parent.parent / "tests" / "explorable_vectors.json"
+VECTORS = Path(__file__).resolve().parent / "explorable_vectors.json"
 FAMILIES: dict[str, zo.directions.Directions] = {
     "Rademacher": zo.Rademacher(),
     "Gaussian": zo.Gaussian(),
@@ -72,6 +73,11 @@ def estimator_error() -> tuple[Explorable, list[Case]]:
     return found, cases
 
 
+def bowl(h: Tensor, theta: Tensor) -> Tensor:
+    """A quadratic with curvatures h."""
+    return (h * theta.square()).sum() / 2
+
+
 def quadratic() -> tuple[Explorable, list[Case]]:
     """Runs of `ZOSGD` itself: on a quadratic, the two-point difference has no bias."""
     found = zo.explorables.zo_sgd.quadratic(seed=3)
@@ -83,7 +89,7 @@ def quadratic() -> tuple[Explorable, list[Case]]:
         optimizer = zo.ZOSGD([theta], lr=lr, eps=1e-2, P=P, seed=4)
         losses = [1.0]
         for _ in range(150):
-            optimizer.step(lambda h=h, theta=theta: (h * theta.square()).sum() / 2)
+            optimizer.step(partial(bowl, h, theta))
             losses.append(float((h * theta.detach().square()).sum() / h.sum()))
         kept = {"lr": lr, "intrinsic": float(h.sum()), "runs": [None, losses, None]}
         cases.append(({"P": P, "decay": decay, "factor": factor}, kept))
