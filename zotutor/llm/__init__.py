@@ -8,6 +8,7 @@ import sys
 from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
+from .learning_rate import plan
 from .lm import load
 from .prompts import encode, word_ids
 from .rows import Rows
@@ -39,6 +40,7 @@ __all__ = [
     "finetune",
     "ledger",
     "load",
+    "plan",
     "replay",
     "step_fidelity",
     "task",
