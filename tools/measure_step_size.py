@@ -11,10 +11,7 @@ cells take half an hour, those of the other models some minutes.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 32,
         "batch_size": 4,
         "seeds": 2,
-        "lrs": [2e-4, 5e-5, 1e-4, 4e-4, 2.5e-5, 8e-4],
+        "lrs": [1e-4, 2e-4, 5e-5, 4e-4, 2.5e-5, 8e-4],
     },
 }
 
@@ -141,7 +138,9 @@ def measure(name: str, folder: Path) -> None:
         options = {"lr": lr, "family": family, "seed": seed, "steps": settings["steps"]}
         losses = run(model, of_run(seed), **options)
         write(path, {"model": name, **options, "losses": losses})
-        print(path.stem, [round(loss, 3) for loss in losses[:: max(1, len(losses) // 4)]], flush=True)
+        print(
+            path.stem, [round(loss, 3) for loss in losses[:: max(1, len(losses) // 4)]], flush=True
+        )
 
 
 def main() -> None:

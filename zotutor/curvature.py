@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .checks import check_integer, is_finite
@@ -75,22 +74,23 @@ class _Prober:
         self._losses, self._params, self._mode = losses, params, mode
         self.count, self.size = 0, 0
 
-    def at(self, family: Directions, k: int, seed: int) -> Callable[[float], np.ndarray[Any, Any]]:
+    def line(self, family: Directions, k: int, seed: int) -> Callable[[float], np.ndarray[Any, Any]]:
         """A function from c to the losses (N,) of batch k at theta + c u_k."""
         direction = family.at(self._params, seed=seed, step=_FIRST + k)
 
-        def values(c: float) -> np.ndarray[Any, Any]:
+        def at(c: float) -> np.ndarray[Any, Any]:
             with toward(self._mode, direction, c):
                 found = self._losses(k)
+            values = self._checked(found)
             if self._mode.reads == 0:
                 raise ValueError(
                     "losses: they read none of the parameters given; compute them from these "
                     "parameters"
                 )
             self.count += 1
-            return self._checked(found)
+            return values
 
-        return values
+        return at
 
     def _checked(self, found: Any) -> np.ndarray[Any, Any]:
         if (
@@ -158,23 +158,26 @@ def measure(
     family = check_draw(directions, P=1, seed=seed, step=0)
     found = resolve(params)
     eps = resolve_eps(eps, found)
-    told = progress or (lambda done, total: None)
+    told = progress or _silent
     with probing(found) as mode, no_random_numbers():
         prober = _Prober(losses, found, mode)
-        lines = [prober.at(family, samples + k, seed) for k in range(2)]
+        lines = [prober.line(family, samples + k, seed) for k in range(2)]
         rounding, near, bend = _rounding(lines, eps)
         told(prober.count, prober.count + 6 * samples)
         loss = abs(float(np.mean([line(0.0) for line in lines])))
         far = _far(lines, loss, bend, eps)
         total = prober.count + 5 * samples
-        # halfway, on a logarithmic scale, between drowning in rounding and the far distance
-        wanted = math.sqrt(math.sqrt(max(rounding, 1e-300) * loss) / bend) if bend else far / 8
-        c = min(max(eps, wanted), far / 4)
+        # halfway, on a logarithmic scale, from where a parabola drowns in rounding to `far`
+        c = min(max(eps, far * (rounding / loss) ** 0.25 if loss else eps), far / 4)
         rows = []
         for k in range(samples):
-            rows.append(_row(prober.at(family, k, seed), (c, far)))
+            rows.append(_row(prober.line(family, k, seed), (c, far)))
             told(prober.count, total)
     return Measured(tuple(rows), (c, far), rounding, near, prober.size, found.d, prober.count, eps)
+
+
+def _silent(done: int, total: int) -> None:
+    """No report of progress."""
 
 
 def _rounding(
@@ -229,9 +232,7 @@ def _far(
     )
 
 
-def _row(
-    line: Callable[[float], np.ndarray[Any, Any]], distances: Sequence[float]
-) -> Row:
+def _row(line: Callable[[float], np.ndarray[Any, Any]], distances: Sequence[float]) -> Row:
     here = line(0.0)
     pairs = [(line(c), line(-c)) for c in distances]
     c = distances[0]

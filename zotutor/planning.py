@@ -373,7 +373,7 @@ def refine(
     samples: int = 64,
     seed: int,
 ) -> Iterator[Progress]:
-    """:func:`plan_perturbations` as it improves: after each piece of work, the plan from all so far.
+    """:func:`plan_perturbations` as it improves: after each piece of work, the plan so far.
 
     Arguments, errors: as :func:`plan_perturbations`.
 

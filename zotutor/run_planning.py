@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from .checks import check_integer
 from .curvature import Losses, Measured, measure

@@ -1,8 +1,8 @@
 """How large a step may be, from measured losses: the border of divergence, and the step to take.
 
-thm-stable-step is about a quadratic loss and steps without end. Fine-tuning has a loss that is none,
-fresh batches, and T steps. What decides in all of them is how far noise takes a run. Let x be the
-mean square displacement of a parameter by it. A step on a batch adds eta^2 E|g_b - g|^2 / P; where
+thm-stable-step is about a quadratic loss and steps without end. Fine-tuning has another loss, fresh
+batches, and T steps. What decides in all of them is how far noise takes a run. Let x be the mean
+square displacement of a parameter by it. A step on a batch adds eta^2 E|g_b - g|^2 / P; where
 the run is displaced the slopes are larger by x E norm(H_b)_F^2; and curvature takes part of x back:
 
     dx/dt = eta^2 / P [sigma^2 / B + (1 + (P + 1) / n^(3/4)) E norm(H_b)_F^2 x] - 2 eta lambda x,
@@ -10,7 +10,7 @@ the run is displaced the slopes are larger by x E norm(H_b)_F^2; and curvature t
 with n = tr(H)^2 / norm(H)_F^2 equal eigenvalues in place of the spectrum, and lambda = tr(H) / n
 times the share of norm(H)_F^2 in E norm(H_b)_F^2. A run diverges if x reaches, within T steps, the
 value at which the loss has risen by half of itself. Without noise of batches and for T without end
-that is eta > 2 P / (tr(H) (1 + (P + 1) / n^(3/4))), between the two values in thm-stable-step, which
+that is eta > 2 P / (tr(H) (1 + (P + 1) / n^(3/4))), between the two values in thm-stable-step: they
 have 1/n and, with the largest eigenvalue at most norm(H)_F, 1/n^(1/2).
 """
 

@@ -5,6 +5,7 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 
 import sys
 
+from .doctor import diagnose
 from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
@@ -35,6 +36,7 @@ __all__ = [
     "RunError",
     "RunStoppedError",
     "Task",
+    "diagnose",
     "encode",
     "evaluate",
     "finetune",

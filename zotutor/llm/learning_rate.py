@@ -36,8 +36,8 @@ class Size(NamedTuple):
 
     @classmethod
     def of(cls, d: int, batch_size: int) -> Size:
-        """For a model of d parameters: 32 directions on 16 examples each, or 12 on 4."""
-        return cls(12, min(batch_size, 4)) if d > LARGE else cls(32, min(batch_size, 16))
+        """For a model of d parameters: 32 directions on 16 examples each, or 8 on 4."""
+        return cls(8, min(batch_size, 4)) if d > LARGE else cls(32, min(batch_size, 16))
 
 
 def example_losses(prepared: Prepared, batches: Batches) -> Losses:
@@ -72,7 +72,7 @@ def plan_run(
     batches = Batches(ids, labels, size=size.examples, seed=seed)
     # the coarsest dtype in the loss may not be that of a trainable parameter
     least = default_eps(prepared.dtype) if eps is None else eps
-    found = plan_losses(
+    return plan_losses(
         example_losses(prepared, batches),
         prepared.rows,
         steps=steps,
@@ -85,7 +85,6 @@ def plan_run(
         progress=progress,
         enlarge=eps is None,
     )
-    return found
 
 
 def plan(
@@ -120,7 +119,7 @@ def plan(
         directions: family of u; Rademacher by default.
         eps: finite-difference step; by default as in :func:`~zotutor.llm.finetune`, or larger if
             rounding is above a tenth of a difference.
-        samples: directions to measure; by default 32, or 12 above 50 million parameters.
+        samples: directions to measure; by default 32, or 8 above 50 million parameters.
         seed: of directions and batches.
         progress: called with the number of forward passes made, and about how many there will be.
 
