@@ -51,8 +51,8 @@ REPAIRS = (
         "the corner of a table above row names is no header",
     ),
     Repair(
-        r'(<th class="head[^"]*"><p>)(<span class="math notranslate nohighlight)(">\\\()([^<>]*)'
-        r"(\\\)</span>)(</p></th>)",
+        r'(<th class="head[^"]*"><p>)(<span class="math notranslate nohighlight)'
+        r'(">\\\()([^<>]*)(\\\)</span>)(</p></th>)',
         r'\1\2" aria-hidden="true\3\4\5<span class="visually-hidden">\4</span>\6',
         "a header that is a formula alone counts as empty: its letters are text, too",
     ),
