@@ -122,7 +122,7 @@ class Panel(NamedTuple):
     """A panel of a drawing: its axes, and those of its color bar or below it."""
 
     boxes: list[Box]
-    labels: list[float]
+    labels: list[tuple[float, float]]
 
     @property
     def left(self) -> float:
@@ -136,9 +136,15 @@ class Panel(NamedTuple):
 
     @property
     def beginning(self) -> float:
-        """Where its labels begin, which are turned, or its axes."""
-        outside = [x for x in self.labels if x < self.left - 2]
-        return min(outside) - 9 if outside else self.left - 4.5  # ticks are 3.5 long
+        """Where its labels begin, which are turned, or its ticks."""
+        outside = [x for x, _ in self.labels if x < self.left - 2]
+        return min(outside) - 9 if outside else self.left - 4.5
+
+    @property
+    def names_its_axis(self) -> bool:
+        """Whether there is a label on the left of it."""
+        box = self.boxes[0]
+        return any(x < box.left - 2 and box.top < y < box.bottom for x, y in self.labels)
 
 
 def panels_of(root: ElementTree.Element) -> list[Panel]:
@@ -148,7 +154,7 @@ def panels_of(root: ElementTree.Element) -> list[Panel]:
         box = frame(axes)
         if box is None:
             return []
-        labels = [x for x, _ in places(axes)]
+        labels = places(axes)
         for panel in found:
             last = panel.boxes[0]
             overlap = min(last.right, box.right) - max(last.left, box.left)
@@ -177,7 +183,7 @@ def views(root: ElementTree.Element) -> list[list[tuple[float, float]]]:
     for panel, end in zip(panels, ends, strict=True):
         begin = 0.0 if panel is first else panel.beginning
         strips = [(begin, end)]
-        shared = first.beginning < first.left - 4 and panel.beginning > panel.left - 4
+        shared = first.names_its_axis and not panel.names_its_axis
         if shared and panel is not first:
             strips = [(0.0, first.left), (panel.left - 1, end)]
         found.append(strips)
