@@ -43,7 +43,7 @@ def join(parts: list[Path], names: list[str], target: Path) -> int:
             reader = PdfReader(part)
             first = len(writer.pages)
             writer.append(reader, import_outline=False)
-            writer.add_outline_item(name, first)
+            writer.add_outline_item(title=name, page_number=first)
         writer.add_metadata({"/Title": "Zeroth-Order Optimization: A Kernel Perspective"})
         target.parent.mkdir(exist_ok=True)
         writer.write(target)

@@ -58,7 +58,10 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     path = Path(app.outdir, "book", "claims.html")
     listed = Path(app.srcdir, "book", "claim_theorems.yml").read_text(encoding="utf-8")
     page = path.read_text(encoding="utf-8")
-    page = re.sub(r"(</h1>)", lambda found: found[1] + totals(page), page, count=1)
+    total = totals(page)
+    page = re.sub(
+        r"(<article.*?</h1>)", lambda found: found[1] + total, page, count=1, flags=re.DOTALL
+    )
     page = linked(page, yaml.safe_load(listed), places(Path(app.outdir)))
     path.write_text(page, encoding="utf-8")
 

@@ -25,7 +25,9 @@ def with_first_screen(page: str) -> str:
         raise ExtensionError(f"The introduction has no {FIGURE}, or no sections {missing}")
     buttons = "".join(f'<a class="way" href="#{anchor}">{name}</a>' for name, anchor in WAYS)
     first = f'<div class="landing">{picture[1]}<p class="ways">{buttons}</p></div>'
-    return re.sub(r"(</h1>.*?</p>)", lambda found: found[1] + first, page, count=1, flags=re.DOTALL)
+    return re.sub(
+        r"(<article.*?</h1>.*?</p>)", lambda found: found[1] + first, page, count=1, flags=re.DOTALL
+    )
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:

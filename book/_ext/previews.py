@@ -31,10 +31,9 @@ def clean(tag: Tag) -> str:
     return " ".join(str(tag).split())
 
 
-def preview(page: BeautifulSoup, place: str) -> str:
+def preview(target: Tag | None) -> str:
     """What to show for a place of a page; nothing if it is not of a kind that is shown."""
-    target = page.find(id=place)
-    if not isinstance(target, Tag):
+    if target is None:
         return ""
     if target.name == "dt":  # a function: its name, and the first paragraph of what it is
         name = target.get_text().partition("[source]")[0].strip().rstrip("#\u00b6")
@@ -80,9 +79,10 @@ def write_previews(app: Sphinx, exception: Exception | None) -> None:
                 wanted.setdefault(page, set()).add(place)
     links: dict[str, str] = {}
     for name, places in sorted(wanted.items()):
-        page = BeautifulSoup(out.joinpath(name).read_text(encoding="utf-8"), "html.parser")
+        soup = BeautifulSoup(out.joinpath(name).read_text(encoding="utf-8"), "html.parser")
+        found_at = {str(tag["id"]): tag for tag in soup.find_all(id=True) if isinstance(tag, Tag)}
         for place in sorted(places):
-            links[f"{name}#{place}"] = preview(page, place)
+            links[f"{name}#{place}"] = preview(found_at.get(place))
     notation = out / "book" / "notation.html"
     meanings = symbols(BeautifulSoup(notation.read_text(encoding="utf-8"), "html.parser"))
     found = {"links": {k: v for k, v in links.items() if v}, "symbols": meanings}
