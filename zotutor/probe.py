@@ -40,7 +40,7 @@ Operations = Callable[[Any, Any, dict[str, Any]], Any]
 """Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
 
 # attributes and methods that do not depend on a tensor's entries, and so need no scratch copy
-_READS_NO_VALUE = {
+READS_NO_VALUE = {
     getattr(Tensor, name).__get__
     for name in (
         "shape dtype device layout ndim requires_grad is_leaf grad grad_fn names is_sparse "
@@ -54,7 +54,7 @@ _READS_NO_VALUE = {
         "get_device __len__ __hash__ requires_grad_"
     ).split()
 }
-_READS_NO_VALUE |= {
+READS_NO_VALUE |= {
     vars(torch._C.TensorBase)["grad"].__set__,
     vars(torch._C.TensorBase)["grad"].__delete__,
 }
@@ -96,7 +96,7 @@ class Substitution(TorchFunctionMode):
     ) -> Any:
         """Run one torch function on the perturbed parameters."""
         kwargs = kwargs or {}
-        if func in _READS_NO_VALUE:
+        if func in READS_NO_VALUE:
             return func(*args, **kwargs)
         if func in _NORMS and _updates_statistics(func, args, kwargs):
             raise ValueError(
