@@ -44,13 +44,13 @@ READS_NO_VALUE = {
     getattr(Tensor, name).__get__
     for name in (
         "shape dtype device layout ndim requires_grad is_leaf grad grad_fn names is_sparse "
-        "is_cuda is_mps is_quantized is_meta is_nested itemsize nbytes"
+        "is_cuda is_mps is_quantized is_meta is_nested itemsize nbytes _version"
     ).split()
     if hasattr(Tensor, name)
 } | {
     getattr(Tensor, name)
     for name in (
-        "size dim ndimension numel nelement element_size is_complex data_ptr "
+        "size dim ndimension numel nelement element_size is_complex is_inference data_ptr "
         "get_device __len__ __hash__ requires_grad_"
     ).split()
 }

@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .factors import Outer, Explicit, Use
+from .factors import Explicit, Outer, Use
 from .probe import READS_NO_VALUE
 
 Take = Callable[[Tensor], Tensor]
