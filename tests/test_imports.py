@@ -21,8 +21,8 @@ PACKAGE = Path(zo.__file__).parent
 LAZY = ("datasets", "exercises", "experiments", "figures", "llm", "models")
 READING_ORDER = (
     "parameters checks deprecation statistics tables streams directions closure fused probe "
-    "rounding estimators optim calling jacobians factors recorder uses kernels similarity "
-    "fidelity laws bounds concentration batches contraction orthogonal tails dynamics "
+    "rounding estimators optim calling jacobians factors recorder uses kernels tiles similarity "
+    "fidelity laws pairs bounds concentration batches contraction orthogonal tails dynamics "
     "trajectories planning moments claims downloads datasets models experiments figures "
     "exercises llm cli_messages cli_options cli __main__"
 ).split()

@@ -40,6 +40,7 @@ from .laws import (
 )
 from .moments import estimate_moments
 from .optim import ZOSGD
+from .pairs import alignments, effective_ranks, kernel_error_laws
 from .planning import (
     estimate_dynamics_error,
     estimate_kernel_error,
@@ -53,6 +54,7 @@ from .similarity import (
     relative_frobenius,
     spectral_wasserstein,
 )
+from .tiles import gram
 from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ __all__ = [
     "Sparse",
     "Sphere",
     "alignment",
+    "alignments",
     "bounds",
     "cka",
     "datasets",
@@ -77,6 +80,7 @@ __all__ = [
     "dynamics",
     "dynamics_error_law",
     "effective_rank",
+    "effective_ranks",
     "entk",
     "estimate_dynamics_error",
     "estimate_gradient",
@@ -88,6 +92,7 @@ __all__ = [
     "experiments",
     "fidelity",
     "figures",
+    "gram",
     "jacobian",
     "jacobians",
     "jl_epsilon",
@@ -95,6 +100,7 @@ __all__ = [
     "jvp",
     "kernel_error_bound",
     "kernel_error_law",
+    "kernel_error_laws",
     "kernels",
     "laws",
     "llm",

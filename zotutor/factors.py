@@ -12,6 +12,7 @@ of the matrix at a time, whichever costs fewer multiplications.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,32 @@ def written(use: Use, rows: slice, size: Size, dtype: torch.dtype) -> Tensor:
     right = delta.transpose(1, 2).flatten(2)  # (N, V, T, n) -> (N, T, V n)
     product = (left @ right).view(N, -1, V, n)  # (N, rows, V, n)
     return product.transpose(1, 2).reshape(N, V, -1)
+
+
+def parts_written(
+    sides: Sequence[Sequence[Use]], size: Size, dtype: torch.dtype
+) -> Iterator[list[Tensor]]:
+    """The whole gradients of one parameter at several sets of inputs, some rows at a time.
+
+    Args:
+        sides: all uses of the parameter, for each set.
+        size: (m, n) of the parameter.
+        dtype: to compute in.
+
+    Yields:
+        For each set (N, V, rows * n), the uses added up.
+    """
+    rows = max(1, _TABLE // (size[1] * sum(_count(side[0]) for side in sides)))
+    for start in range(0, size[0], rows):
+        part = slice(start, min(start + rows, size[0]))
+        found: list[Tensor] = []
+        for k, side in enumerate(sides):
+            if k and side is sides[0]:
+                found.append(found[0])
+                continue
+            each = [written(use, part, size, dtype) for use in side]
+            found.append(sum(each[1:], each[0]))
+        yield found
 
 
 def add_inner_products(total: Tensor, o: Use, u: Use, size: Size) -> None:

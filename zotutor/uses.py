@@ -11,13 +11,14 @@ factors give, for each parameter, and the logits of one input with those that it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .calling import logits, model_of
-from .factors import Explicit, Size, Use, add_inner_products, combined, joined
+from .factors import Explicit, Size, Use, add_inner_products, combined, joined, parts_written
 from .jacobians import Pullback, jacobian_at
 from .parameters import Parameters, at_least_float32
 from .recorder import Recorder
@@ -55,6 +56,18 @@ class Uses:
             J = jacobian_at(self.params if whole else part, self.x, self.name)
             self._rows = {numbers: Explicit(J)}
         return self._rows[numbers]
+
+    def numbers(self) -> int:
+        """How many numbers are kept for each input."""
+        kept = sum(
+            use.values.numel()
+            if isinstance(use, Explicit)
+            else use.delta.numel() + use.input.numel()
+            for found in self.found.values()
+            for use in found
+        )
+        by_rows = sum(self.params.sizes[i] for i in self.unknown)
+        return kept // self.x.shape[0] + self.V * by_rows
 
 
 def size_of(tensor: Tensor) -> Size:
@@ -181,3 +194,31 @@ def inner_products(o: Uses, u: Uses, *, trace: bool = False) -> Tensor:
                 for other in u.found.get(i, []):
                     add_inner_products(total, one, other, size_of(tensor))
     return total
+
+
+def gradients(*sides: Uses) -> Iterator[list[Tensor]]:
+    """The gradients of all logits at several sets of inputs, written out a part at a time.
+
+    Args:
+        sides: what :func:`record` returned for each set.
+
+    Yields:
+        For each set (N, V, some parameters), in float32 at least; together (N, V, d).
+    """
+    first = sides[0]
+    unknown = frozenset[int]().union(*(side.unknown for side in sides))
+    dtype = at_least_float32(first.params.dtype)
+    if any(first.params.sizes[i] for i in unknown):
+        rows = [[side.rows(unknown)] for side in sides]
+        yield from parts_written(rows, (rows[0][0].values.shape[2], 1), dtype)
+    for i, tensor in enumerate(first.params.tensors):
+        if i in unknown or not tensor.numel():
+            continue
+        size = size_of(tensor)
+        nothing = [
+            [Explicit(tensor.new_zeros(side.x.shape[0], side.V, 1).expand(-1, -1, tensor.numel()))]
+            for side in sides
+        ]
+        found = [side.found.get(i) or zero for side, zero in zip(sides, nothing, strict=True)]
+        if any(side.found.get(i) for side in sides):
+            yield from parts_written(found, size, dtype)
