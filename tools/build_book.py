@@ -15,13 +15,11 @@ import argparse
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +28,14 @@ BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
 HTML = BUILD / "html"
 FINGERPRINT = BUILD / ".executed_with"
+
+PROFILE = """\
+c = get_config()
+c.IPKernelApp.log_level = 40
+# Drawings, sharp at any size, that a script may color for the dark theme.
+c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
+"""
 
 
 def check_jupyter_book() -> None:
@@ -86,8 +92,7 @@ def build() -> int:
     # results; theirs would also report, once a chapter, that they talk over the loopback interface.
     profile = BUILD / ".ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
-    settings = "get_config().IPKernelApp.log_level = 40\n"
-    profile.joinpath("ipython_kernel_config.py").write_text(settings, encoding="utf-8")
+    profile.joinpath("ipython_kernel_config.py").write_text(PROFILE, encoding="utf-8")
     # A page has no kernel, so that its sliders would be dead: figures that have some show their
     # middle choices instead (zotutor/figures/style.py).
     environment = os.environ | {"IPYTHONDIR": str(profile.parent), "ZOTUTOR_STATIC": "1"}
@@ -99,57 +104,10 @@ def build() -> int:
     return result.returncode
 
 
-class Prose(HTMLParser):
-    """The text of a page's article, without code, formulas and pictures."""
-
-    NOT_PROSE = frozenset("pre code script style svg dt".split())
-    VOID = frozenset("area br col embed hr img input link meta source track wbr".split())
-
-    def __init__(self) -> None:
-        """Begin outside the article."""
-        super().__init__(convert_charrefs=True)
-        self.open: list[tuple[str, bool]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note whether what follows is prose."""
-        math = "math" in (dict(attrs).get("class") or "").split()
-        if tag not in self.VOID:
-            self.open.append((tag, math or tag in self.NOT_PROSE))
-
-    def handle_endtag(self, tag: str) -> None:
-        """Leave the element, and what was not closed in it; an end without a beginning is none."""
-        if any(name == tag for name, _ in self.open):
-            while self.open.pop()[0] != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
-        """Keep prose of the article."""
-        names = [name for name, _ in self.open]
-        if "article" in names and not any(skipped for _, skipped in self.open):
-            self.text += data
-
-
-def raw_markup(page: str) -> list[str]:
-    r"""Places of a page where markup was not understood and is shown as it was typed.
-
-    >>> raw_markup("<article><p>a table: | a | b |\n|---|---|</p><code>$</code></article>")
-    ['a table: | a | b |\n|---|---|']
-    """
-    prose = Prose()
-    prose.feed(page)
-    found = re.finditer(r"\$|\|:?[-\u2013\u2014]+:?\||:::|`", prose.text)
-    return [prose.text[max(0, m.start() - 30) : m.end() + 30] for m in found]
-
-
 def check_pages() -> int:
-    """Print where built pages show raw markup; how often they do."""
-    count = 0
-    for path in sorted(HTML.joinpath("book").glob("*.html")):
-        for place in raw_markup(path.read_text(encoding="utf-8")):
-            print(f"{path.name}: shows markup as it was typed: {place!r}")
-            count += 1
-    return count
+    """Look at the pages as written; the exit code of tools/check_pages.py."""
+    command = [sys.executable, str(ROOT / "tools" / "check_pages.py"), str(HTML)]
+    return subprocess.run(command, check=False).returncode
 
 
 def print_reports() -> None:
