@@ -58,7 +58,7 @@ from .tiles import gram
 from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, experiments, figures, llm, models
+    from . import datasets, exercises, experiments, explorables, figures, llm, models
 
 __version__ = "0.2.0"
 
@@ -90,6 +90,7 @@ __all__ = [
     "estimators",
     "exercises",
     "experiments",
+    "explorables",
     "fidelity",
     "figures",
     "gram",
@@ -125,7 +126,7 @@ __all__ = [
     "zo_entk_with_std",
 ]
 
-_LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
+_LAZY = ("datasets", "experiments", "exercises", "explorables", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:
