@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from naive_jacobians import CASES, untouched
 from torch import Tensor
 
 import zotutor as zo
-from zotutor import tiles
+from zotutor import tiles, uses
 
 
 def reduced(K: Tensor, of: Any) -> Tensor:
@@ -62,7 +63,7 @@ def test_only_half_of_a_symmetric_matrix_is_computed(
     model, x = CASES["mlp"](6)
     seen: list[tuple[int, int]] = []
     recorded: list[int] = []
-    products, record = tiles.inner_products, tiles.record
+    products, record = uses.inner_products, uses.record
 
     def spy(o: Any, u: Any, **given: Any) -> Tensor:
         seen.append((len(o.x), len(u.x)))
@@ -146,7 +147,7 @@ def test_a_full_disk_is_noticed_before_any_work(
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tiles.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     monkeypatch.setattr(tiles, "inner_products", None)
     with pytest.raises(OSError, match="No space left"):
         zo.gram(model, x, file=tmp_path / "K.npy")
