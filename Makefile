@@ -12,19 +12,28 @@ CHAPTERS = book
 WORKERS = logical
 PORT = 8000
 
-.PHONY: help book test lint format map env serve clean
+.PHONY: help book test site-test bench lint format map env serve clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
-		while IFS='|' read -r name what; do printf '  %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name what; do printf '  %-9s %s\n' "$$name" "$$what"; done
 
-book: $(STAMP) ## execute every chapter and build the site into _build/html
+book: fetch ## execute every chapter and build the site into _build/html
 	@$(BIN)/python tools/build_book.py
+
+fetch: $(STAMP) ## download a language model and its sentences (96 MB), by hash, once
+	@$(BIN)/zotutor fetch || echo "Going on without: the chapters say in a line what is not shown."
 
 test: $(STAMP) ## run the package's tests, its doctests and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
 		--dist worksteal --cov=zotutor --cov-fail-under=95 tests zotutor $(CHAPTERS)
+
+site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js 20)
+	@sh tools/site_test.sh _build/html
+
+bench: $(STAMP) ## measure every comparison (about 15 minutes); the book reads the records
+	$(BIN)/python -m benchmarks --record
 
 lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are stripped
 	$(BIN)/ruff format --check .
@@ -49,7 +58,7 @@ serve: book ## build the book, then serve it at http://127.0.0.1:8000
 
 clean: ## remove what book and test made; .venv stays
 	rm -rf _build build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find zotutor tests tools book -name __pycache__ -type d -prune -exec rm -rf {} +
+	find zotutor tests tools benchmarks book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted installation leaves no stamp, so the next make repeats it.
 $(STAMP): pyproject.toml requirements.lock tools/make_env.sh

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import torch
 
 import zotutor as zo
 from zotutor import estimators
+
+# The benchmarks are no part of what is installed. Last, so that an installed zotutor comes first.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 # Tensors here are small: a second thread saves nothing, and waits for its turn on a busy machine.
 # More threads split sums in other places, so .ci/machines asks for them.
