@@ -217,8 +217,8 @@ print("refused")
 # ---- public names -------------------------------------------------------------------------------
 
 PROMISED = """
-Gaussian Rademacher Sphere Sparse LowRank Uniform perturbed estimate_gradient ZOSGD jacobian jvp vjp entk
-zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim jacobians
+Gaussian Rademacher Uniform Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp vjp
+entk zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim jacobians
 kernels dynamics datasets models figures exercises NonFiniteLossError
 """.split()
 

@@ -57,23 +57,23 @@ SETTINGS = {
     "tiny": Setting(
         "reviews",
         2.5e-4,
-        200,
+        50,
         8,
         32,
         10,
         {
-            "rademacher": {1: 8, 5: 4, 10: 2, 20: 1, 50: 1, 100: 1},
-            "gaussian": {1: 4, 5: 2, 10: 1, 20: 1, 50: 1, 100: 1},
+            "rademacher": {1: 6, 5: 3, 10: 1, 20: 1, 50: 1, 100: 1},
+            "gaussian": {1: 3, 5: 1, 10: 1, 20: 1},
         },
     ),
     "smollm2": Setting(
         "snippets",
         5e-6,
-        24,
+        10,
         8,
         20,
-        8,
-        {"rademacher": {1: 3, 5: 1, 20: 1}, "gaussian": {1: 1, 5: 1}},
+        10,
+        {"rademacher": {1: 3, 5: 1, 20: 1}, "gaussian": {1: 1}},
     ),
 }
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from zotutor.directions import Directions
+from zotutor.directions import Directions, Rademacher
 from zotutor.dynamics import loss_gradient
 from zotutor.jacobians import jvp, vjp
 from zotutor.laws import PairTerms, pair_terms
@@ -84,10 +84,11 @@ def first_order_logits(
             columns = _root_of_column_sums(model, observe)  # (d,)
         g = loss_gradient(model, *batches[t]).g
         aligned = float(jvp(model, observe, g).double().square().sum())  # |J g|^2
+        # one row with the same column sums as J gives two of the three terms
+        terms = pair_terms(columns[None], g[None], directions=Rademacher())
         for name, family in families.items():
-            # one row with the same column sums as J gives two of the three terms
-            terms = pair_terms(columns[None], g[None], directions=family)
-            totals[name] += lr**2 * sum(PairTerms(terms.norms, aligned, terms.excess))
+            excess = (3.0 - family.kurtosis) / 2.0 * terms.excess  # of signs: -2 times the overlap
+            totals[name] += lr**2 * sum(PairTerms(terms.norms, aligned, excess))
         with torch.no_grad():
             offset = 0
             for tensor in tensors:
