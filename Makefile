@@ -19,8 +19,11 @@ help: ## list the commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 		while IFS='|' read -r name what; do printf '  %-9s %s\n' "$$name" "$$what"; done
 
-book: $(STAMP) ## execute every chapter and build the site into _build/html
+book: fetch ## execute every chapter and build the site into _build/html
 	@$(BIN)/python tools/build_book.py
+
+fetch: $(STAMP) ## download a language model and its sentences (96 MB), by hash, once
+	@$(BIN)/zotutor fetch || echo "Going on without: the chapters say in a line what is not shown."
 
 test: $(STAMP) ## run the package's tests, its doctests and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \

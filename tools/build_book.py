@@ -5,13 +5,14 @@ python tools/build_book.py
 `make book` calls this; without make, run it with the Python that requirements.lock was installed
 into. Every page is rebuilt each time, because an incremental build would not repeat the warnings
 of unchanged pages, and a warning is an error here. That is cheap: the executed chapters, which take
-long, are cached by their cells. The cache is dropped when zotutor, Python or an installed package
-changes, which the cells do not show.
+long, are cached by their cells. The cache is dropped when zotutor, Python, an installed package or
+what ``zotutor fetch`` brought changes, which the cells do not show.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import platform
@@ -51,14 +52,27 @@ def check_jupyter_book() -> None:
         )
 
 
+def fetched() -> list[str]:
+    """Which of the files that ``zotutor fetch`` brings are here."""
+    from zotutor.llm import packages
+
+    found = []
+    for name in packages.SOURCES:
+        with contextlib.suppress(FileNotFoundError):
+            packages.find(name)
+            found.append(name)
+    return found
+
+
 def fingerprint(package: Path = ROOT / "zotutor") -> str:
-    """A hash of what chapters are executed with: zotutor, Python and the installed packages."""
+    """A hash of what chapters are executed with: zotutor, Python, packages and what is fetched."""
 
     def parts() -> Iterator[bytes]:
         yield platform.python_version().encode()
         yield platform.machine().encode()
         installed = {(d.name.lower(), d.version) for d in metadata.distributions()}
         yield repr(sorted(installed)).encode()
+        yield repr(fetched()).encode()
         for path in sorted(package.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path.relative_to(package).as_posix().encode()
@@ -76,7 +90,7 @@ def drop_stale_results() -> None:
     before = FINGERPRINT.read_text(encoding="utf-8") if FINGERPRINT.exists() else ""
     if now != before:
         if CACHE.exists():
-            print("zotutor or an installed package has changed: every chapter is executed again.")
+            print("What chapters are executed with has changed: every chapter is executed again.")
             shutil.rmtree(CACHE)
         BUILD.mkdir(exist_ok=True)
         FINGERPRINT.write_text(now, encoding="utf-8")
