@@ -106,12 +106,8 @@ class Substitution(TorchFunctionMode):
     ) -> Any:
         """Run one torch function on the perturbed parameters."""
         kwargs = kwargs or {}
-<<<<<<< HEAD
-        if func in READS_NO_VALUE:
-=======
         reads_no_value, is_in_place, is_python = _traits(func)
         if reads_no_value:
->>>>>>> main
             return func(*args, **kwargs)
         if func in _NORMS and _updates_statistics(func, args, kwargs):
             raise ValueError(
@@ -255,7 +251,7 @@ def _traits(func: Any) -> tuple[bool, bool, bool]:
     # torch's naming rule: add_, but not __add__
     name = getattr(func, "__name__", "")
     writes = (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
-    return func in _READS_NO_VALUE, writes, isinstance(func, FunctionType)
+    return func in READS_NO_VALUE, writes, isinstance(func, FunctionType)
 
 
 _IN_PLACE_OPERATORS = frozenset(
