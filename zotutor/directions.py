@@ -48,7 +48,7 @@ class Direction:
     p: int | range
     scale: float | Tensor = _UNSCALED
     parts: tuple[Tensor, ...] | None = field(default=None, compare=False, repr=False)
-    """All entries, flat, one tensor per parameter, for a small model; see :func:`draw`."""
+    """All entries, in the parameters' shapes, for a small model; see :func:`draw`."""
     factor_cache: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
@@ -65,8 +65,7 @@ class Direction:
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
         if self.parts is not None and self.parts[i].dtype == dtype:
-            u = self.parts[i]
-            return u if start == 0 and stop == len(u) else u[start:stop]
+            return self.parts[i].view(-1)[start:stop]
         u = self.family._entries(self, i, slice(start, stop), at_least_float32(dtype))
         return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
 
@@ -114,14 +113,21 @@ class Direction:
         out = out.view(theta.shape)
         return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
 
-    def all_perturbed(self, thetas: Sequence[Tensor], c: float) -> list[Tensor]:
-        """:meth:`perturbed` for all parameters of a small model, in one call; the same bits."""
-        assert self.parts is not None
-        plain = [theta.detach() for theta in thetas]
-        pairs = list(zip(self.parts, plain, strict=True))
-        if all(u.dtype == theta.dtype and theta.is_contiguous() for u, theta in pairs):
-            return list(torch._foreach_add(plain, [u.view(t.shape) for u, t in pairs], alpha=c))
-        return [self.perturbed(i, theta, c) for i, theta in enumerate(plain)]
+    def all_perturbed(self, thetas: Sequence[Tensor], c: float) -> Sequence[Tensor]:
+        """:meth:`perturbed` for all parameters of a small model, in one call; the same bits.
+
+        Called without gradients.
+        """
+        if self.parts_fit(thetas):
+            return torch._foreach_add(thetas, self.parts, alpha=c)
+        return [self.perturbed(i, theta, c) for i, theta in enumerate(thetas)]
+
+    def parts_fit(self, thetas: Sequence[Tensor]) -> bool:
+        """Whether ``parts`` can be added to the parameters as they are: dtypes and layouts."""
+        return self.parts is not None and all(
+            u.dtype is theta.dtype and theta.is_contiguous()
+            for u, theta in zip(self.parts, thetas, strict=True)
+        )
 
 
 def chunks(count: int, device: torch.device | None = None) -> Iterator[tuple[int, int]]:
@@ -174,20 +180,20 @@ def weighted_sum(
     return total
 
 
-def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> list[Tensor]:
-    """:func:`weighted_sum` for all parameters of a small model, each flat; the same bits."""
+def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> Sequence[Tensor]:
+    """:func:`weighted_sum` for all parameters of a small model; the same bits."""
     first, *others = [direction.parts or () for direction in directions]
     total = torch._foreach_mul(first, weights[0])
     for parts, weight in zip(others, weights[1:], strict=True):
         torch._foreach_add_(total, parts, alpha=weight)
-    return list(total)
+    return total
 
 
 class Directions(ABC):
     """A family of random directions with mean 0 and E[u u^T] = I.
 
-    Subclasses: :class:`Rademacher` (the default), :class:`Gaussian`, :class:`Sphere`,
-    :class:`Sparse`, :class:`LowRank`.
+    Subclasses: :class:`Rademacher` (the default), :class:`Gaussian`, :class:`Uniform`,
+    :class:`Sphere`, :class:`Sparse`, :class:`LowRank`.
     """
 
     @property
@@ -221,9 +227,9 @@ class Directions(ABC):
         return self._scaled(Direction(self, params.shapes, params.device, seed, step, p))
 
     def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
-        """All entries of a direction, flat, one tensor per parameter."""
+        """All entries of a direction, one tensor per parameter, of its shape."""
         return tuple(
-            one.entries(i, 0, shape.numel(), dtype)
+            one.entries(i, 0, shape.numel(), dtype).view(shape)
             for i, (shape, dtype) in enumerate(zip(one.shapes, dtypes, strict=True))
         )
 
@@ -327,9 +333,8 @@ class Rademacher(Directions):
         # one pass over all parameters if dtypes allow it: most of the cost is Python's overhead
         if len(set(dtypes)) > 1 or not isinstance(one.p, int):
             return super()._parts(one, dtypes)
-        streams = Stream.family(one.seed, one.step, one.p, count=len(dtypes))
-        sizes = tuple(shape.numel() for shape in one.shapes)
-        return tuple(signs_of_each(streams, sizes, dtypes[0], one.device))
+        states = Stream.states(one.seed, one.step, one.p, count=len(dtypes))
+        return signs_of_each(states, one.shapes, dtypes[0], one.device)
 
 
 @dataclass(frozen=True)
@@ -352,6 +357,34 @@ class Gaussian(Directions):
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
         return normals(direction.stream(i), where, direction.device).to(dtype)
+
+
+@dataclass(frozen=True)
+class Uniform(Directions):
+    """Independent entries, uniform on (-sqrt(3), sqrt(3)).
+
+    kappa = E[u_i^4] = 9/5: by the exact law between Rademacher and Gaussian. The third family of
+    the paper's study; it has no advantage over :class:`Rademacher`. An entry is an odd integer
+    below 2^32 in size, times sqrt(3) / 2^32 in float64, rounded once: the same on every device.
+
+    References:
+        Li et al. (2026).
+
+    Example:
+        >>> u = Uniform().dense([torch.zeros(1000, requires_grad=True)], P=1, seed=0, step=0)
+        >>> bool(u.abs().max() <= 3**0.5), round(float(u.square().mean()), 1)
+        (True, 1.0)
+    """
+
+    @property
+    def kurtosis(self) -> float:
+        """9/5: E[u^4] / E[u^2]^2 of a uniform number of mean 0."""
+        return 9.0 / 5.0
+
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        v = uniforms(direction.stream(i), where, direction.device)  # n / 2^32
+        # (2 n + 1 - 2^32) / 2^32 needs 33 bits, so that only the last product is rounded
+        return v.mul_(2.0).sub_(1.0 - 2.0**-32).mul_(math.sqrt(3.0)).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -505,15 +538,19 @@ def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
     return total
 
 
+INDEPENDENT = (Rademacher, Gaussian, Uniform, Sparse)
+"""The families with independent entries, whose laws depend on the family by kappa alone."""
+
 _BY_NAME: dict[str, type[Directions]] = {
     "rademacher": Rademacher,
     "gaussian": Gaussian,
+    "uniform": Uniform,
     "sphere": Sphere,
 }
 
 
 def from_name(text: str) -> Directions:
-    """The family of directions with this name: rademacher, gaussian, sphere, sparse:0.1, lowrank:4.
+    """The family with this name: rademacher, gaussian, uniform, sphere, sparse:0.1 or lowrank:4.
 
     Raises:
         ValueError: for another name, or a parameter that is not a number in its range.

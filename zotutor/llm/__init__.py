@@ -5,7 +5,7 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 
 import sys
 
-from .doctor import diagnose
+from .doctor import Report, diagnose
 from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
@@ -31,6 +31,7 @@ __all__ = [
     "Ranks",
     "RanksError",
     "Replay",
+    "Report",
     "Rows",
     "Run",
     "RunError",
