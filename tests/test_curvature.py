@@ -76,7 +76,7 @@ def test_means_over_directions_and_batches_are_those_of_all_examples(family: Any
 
 
 def test_the_noise_of_batches_is_no_signal() -> None:
-    """At the minimum of the mean, where each example has a gradient, |g|^2 is 0 within its error."""
+    """At the minimum of the mean, where examples have gradients, |g|^2 is 0 within its error."""
     problem = Quadratics()
     H = problem.h.T @ problem.h
     right = torch.einsum("nd,ne,ne->d", problem.h, problem.h, problem.t)

@@ -100,9 +100,7 @@ LearningRate = Annotated[
 Output = Annotated[
     Path, typer.Option(help="Folder of the run; a new one, or its own.", show_default=False)
 ]
-Perturbations = Annotated[
-    int, typer.Option("--P", "-P", help="Perturbations per step.")
-]
+Perturbations = Annotated[int, typer.Option("--P", "-P", help="Perturbations per step.")]
 Eps = Annotated[
     float | None,
     typer.Option(help="Finite-difference step.", show_default="1e-3, in bfloat16 1e-2"),

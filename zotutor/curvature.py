@@ -74,7 +74,9 @@ class _Prober:
         self._losses, self._params, self._mode = losses, params, mode
         self.count, self.size = 0, 0
 
-    def line(self, family: Directions, k: int, seed: int) -> Callable[[float], np.ndarray[Any, Any]]:
+    def line(
+        self, family: Directions, k: int, seed: int
+    ) -> Callable[[float], np.ndarray[Any, Any]]:
         """A function from c to the losses (N,) of batch k at theta + c u_k."""
         direction = family.at(self._params, seed=seed, step=_FIRST + k)
 

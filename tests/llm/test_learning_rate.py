@@ -11,7 +11,6 @@ import torch
 from small import save_model, toy_task
 from torch import nn
 
-import zotutor as zo
 from zotutor import llm
 from zotutor.llm.learning_rate import agreed, reason
 from zotutor.llm.runs.ledger import read
@@ -39,9 +38,7 @@ def test_without_a_learning_rate_a_planned_one_is_taken(folder: Path, tmp_path: 
     assert f"lr {planned.lr:.2g}" in reason(planned)
 
 
-def test_the_file_is_that_of_a_run_with_the_same_number_given(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_file_is_that_of_a_run_with_the_same_number_given(folder: Path, tmp_path: Path) -> None:
     _, run = tuned(folder, output=tmp_path / "measured")
     assert run.plan is not None
     tuned(folder, output=tmp_path / "given", lr=run.plan.lr, eps=run.plan.eps)
@@ -114,7 +111,8 @@ def test_drowned_differences_are_said_once() -> None:
 
 
 def test_a_run_warns_while_it_diverges(folder: Path) -> None:
-    with pytest.warns(RuntimeWarning, match="the loss has risen from"):
+    says = r"step \d+: (the loss has risen|most differences)"  # or logits that no step moves
+    with pytest.warns(RuntimeWarning, match=says):
         tuned(folder, steps=60, lr=30.0, evaluate_every=None)
 
 
@@ -148,7 +146,6 @@ def test_nothing_is_wrong_with_a_run_that_works(whole: tuple[Any, Any, Any]) -> 
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"eps": 3e-7}, "rounding"),
         ({"eps": 0.3}, "eps"),
         ({"lr": 0.05}, "learning rate"),
         ({"lr": 1e-7}, "learning rate"),
@@ -166,10 +163,9 @@ def test_a_broken_run_is_found(
 
 def test_a_dtype_that_drowns_is_found() -> None:
     model, tokenizer = llm.load("tiny", dtype=torch.bfloat16)
-    report = findings(model, tokenizer, llm.task("reviews"), eps=0.008, lr=1e-6)
-    found = {one.what: one.verdict for one in report}
-    assert found["weights moved"] != "ok"
-    assert "learning rate" in report.wrong
+    report = findings(model, tokenizer, llm.task("reviews"), lr=2e-6)
+    assert "weights moved" in report.wrong
+    assert "weights moved" not in findings(*llm.load("tiny"), llm.task("reviews"), lr=2e-6).wrong
 
 
 def test_frozen_weights_are_found(whole: tuple[Any, Any, Any]) -> None:

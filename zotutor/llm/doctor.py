@@ -266,7 +266,8 @@ def _moved(trainable: Sequence[Tensor], plan: Plan, lr: float) -> Finding:
     value = f"an update of {update:.1e} would move {100 * share:.0f} %, rounded to nearest"
     if share < 0.5:
         advice = "keep stochastic rounding (zotutor's), or float32 weights (Fine-tuning)"
-        return Finding("weights moved", "look", value, advice)
+        verdict: Verdict = "bad" if share < 0.1 else "look"
+        return Finding("weights moved", verdict, value, advice)
     return Finding("weights moved", "ok", value, "")
 
 
