@@ -42,7 +42,8 @@ def test_a_ratio_is_the_time_of_a_way_over_that_of_the_base() -> None:
 
 
 def test_a_way_that_sleeps_is_slower() -> None:
-    case = Case("one", lambda _: {"a": lambda: time.sleep(0.02), "b": lambda: None}, "a", rounds=3)
+    ways: dict[str, runner.Call] = {"a": lambda: time.sleep(0.02), "b": lambda: None}
+    case = Case("one", lambda _: ways, "a", rounds=3, wall=True)
     times = runner.times_of(case, case.prepare("cpu"), "cpu")
     assert runner.summary(times["a"])["seconds"] >= 0.02
     assert runner.summary(times["b"])["ratio"] < 0.5
