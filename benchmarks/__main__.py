@@ -22,7 +22,7 @@ import torch
 from . import machine
 from .runner import Comparison, measure, peak_of
 
-NAMES = ("step",)
+NAMES = ("step", "sketch", "prediction", "scaling", "fidelity", "processes")
 """The comparisons, each a module of this package with a ``COMPARISON``."""
 
 RECORDS = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "performance"

@@ -1,8 +1,8 @@
 """A random projection of gradients: P numbers for each of d, in a way that keeps inner products.
 
-The package's directions are applied in blocks and never stored. The alternatives without another
-library are normals of torch's generator; TRAK's projector takes part where it is installed. All are judged by the same error: of the Gram matrix of the sketches against that of
-the gradients, relative, at equal P.
+The package's directions are applied in blocks and never stored. The alternatives are normals of
+torch's generator, in blocks and at once, and TRAK's projector where it is installed. All are judged
+by the same error, at equal P: of the Gram matrix of the sketches against that of the gradients.
 """
 
 from __future__ import annotations
