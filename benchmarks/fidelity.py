@@ -18,6 +18,7 @@ import zotutor as zo
 from zotutor import dynamics
 from zotutor.llm import Rows, encode, load, word_ids
 
+from .models import missing_smollm2
 from .runner import Call, Case, Comparison, DisagreementError
 
 BASE = "two forward passes"
@@ -104,7 +105,10 @@ def derive(cases: list[dict[str, Any]]) -> dict[str, Any]:
 def case(name: str, title: str) -> Case:
     """A model that :func:`zotutor.llm.load` knows."""
     about = partial(constants, name)
-    return Case(title, partial(ways, name), BASE, check=check, about=about, memory=False)
+    options: dict[str, Any] = {"check": check, "about": about, "memory": False}
+    if name == "smollm2":
+        options["missing"] = missing_smollm2
+    return Case(title, partial(ways, name), BASE, **options)
 
 
 COMPARISON = Comparison(

@@ -64,6 +64,7 @@ class Case:
         seconds: how long the timing may take; no way is timed fewer than three times.
         rounds: how many rounds at most.
         memory: whether to measure memory.
+        missing: what the case needs and this machine lacks, or "" if nothing; it is skipped then.
         wall: whether to count wall time on one thread too, as for ways that start processes.
     """
 
@@ -76,6 +77,7 @@ class Case:
     seconds: float = 20.0
     rounds: int = 15
     memory: bool = True
+    missing: Callable[[], str] = str
     wall: bool = False
 
 
@@ -276,7 +278,12 @@ def measure(
     """The record of a comparison: all its cases (or those whose name contains ``only``)."""
     print(f"\n{comparison.name}: {comparison.title}", flush=True)
     cases_of = [case for case in comparison.cases(device) if only in case.name]
+    for case in cases_of:
+        if case.missing():
+            print(f"\n{case.name}: skipped; {case.missing()}", flush=True)
+    cases_of = [case for case in cases_of if not case.missing()]
     cases = [measure_case(comparison, case, device, memory=memory) for case in cases_of]
+    clocks = {clock_of(case, device) for case in cases_of}
     record: dict[str, Any] = {
         "comparison": comparison.name,
         "title": comparison.title,
@@ -284,11 +291,11 @@ def measure(
         "command": f"python -m benchmarks {comparison.name}",
         "machine": machine.machine_type(device),
         "device": device,
-        "clock": "CPU time" if clock_of(cases_of[0], device) is time.process_time else "wall time",
+        "clock": "wall time" if time.perf_counter in clocks else "CPU time",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cases": cases,
     }
-    if comparison.derive and not only:
+    if comparison.derive and not only and cases:
         record["derived"] = comparison.derive(cases)
     return record

@@ -70,6 +70,14 @@ def test_nothing_is_timed_before_results_agree(wrong: Any) -> None:
     assert len(timed) <= 2  # the reference and itself
 
 
+def test_a_case_that_lacks_something_is_skipped_with_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case = Case("one", lambda _: {}, "base", missing=lambda: "fetch the model")
+    assert runner.measure(fake(case, derive=lambda cases: {"n": len(cases)}), "cpu")["cases"] == []
+    assert "one: skipped; fetch the model" in capsys.readouterr().out
+
+
 def test_what_is_derived_sees_all_cases() -> None:
     case = Case("one", ways_that_take(base=1.0), "base", about=lambda _: {"d": 7}, seconds=0.0)
     comparison = fake(case, derive=lambda cases: {"d": [c["about"]["d"] for c in cases]})
