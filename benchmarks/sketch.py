@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -61,16 +62,16 @@ def at_once(g: Tensor, P: int) -> Tensor:
 
 
 def other_libraries(g: Tensor, P: int) -> dict[str, Call]:
-    """TRAK's and dattri's projectors, where they are installed."""
+    """TRAK's projector, where it is installed (pip install traker)."""
     found: dict[str, Call] = {}
     try:
-        from trak.projectors import BasicProjector, ProjectionType
+        projectors: Any = import_module("trak.projectors")
     except ImportError:
         print("  (TRAK is not installed: left out)")
     else:
-        kind = ProjectionType.rademacher
+        kind = projectors.ProjectionType.rademacher
         options = {"proj_type": kind, "device": g.device, "block_size": 100}
-        projector = BasicProjector(g.shape[1], P, seed=0, **options)
+        projector = projectors.BasicProjector(g.shape[1], P, seed=0, **options)
         found["TRAK, BasicProjector"] = lambda: projector.project(g, model_id=0) / math.sqrt(P)
     return found
 

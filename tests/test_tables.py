@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_records_of_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     way = {"way": "base", "seconds": 2e-6, "ratio": 1.0, "quartiles": [1.0, 1.0]}
     other = way | {"way": "ours", "seconds": 3.0, "ratio": 1.5, "quartiles": [1.4, 1.625]}
     other |= {"bytes": 25_000_000, "goal": 1.25}
-    record = dict.fromkeys(("machine", "clock", "torch", "date", "command"), "-")
+    record: dict[str, Any] = dict.fromkeys(("machine", "clock", "torch", "date", "command"), "-")
     record |= {"title": "a fake", "cases": [{"case": "one", "base": "base", "ways": [way, other]}]}
     for machine in ("b", "a"):
         (tmp_path / machine).mkdir()
