@@ -5,6 +5,7 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 
 import sys
 
+from .adapters import add_adapter, load_adapter
 from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
@@ -34,11 +35,13 @@ __all__ = [
     "RunError",
     "RunStoppedError",
     "Task",
+    "add_adapter",
     "encode",
     "evaluate",
     "finetune",
     "ledger",
     "load",
+    "load_adapter",
     "replay",
     "step_fidelity",
     "task",

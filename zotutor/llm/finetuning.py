@@ -22,10 +22,12 @@ from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
+from .adapters import describe, is_adapted
 from .evaluation import check_labels, right_answers, shared, texts_of
 from .learning_rate import advice
 from .lm import Kind
 from .preparing import Prepared, prepare
+from .quantized import check_trainable, keep_layout
 from .runs.files import examples_hash
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
@@ -161,6 +163,8 @@ def finetune(
         seed=seed,
     )
     _check_method(method, model, output=output, save=save)
+    check_trainable(model)
+    keep_layout(model)
     evaluated = task.dev[: options.dev]
     _check_examples(task.train, evaluated, task.words)
     texts = texts_of([*task.train, *evaluated])
@@ -305,10 +309,14 @@ class _Session:
         del fixed["seed"]  # is in the header
         fixed["seal_every"] = fixed.pop("hash_every")  # its name in version 0.1, whose runs resume
         optimizer = self.stepper.optimizer
-        header, about = header_of(self.model, optimizer), _about(self.device)
+        header, about = header_of(self.model, optimizer), _about(self.device, self.model)
+
+        adapted = self.model if is_adapted(self.model) else None
 
         def opened() -> Memory:
-            return Memory() if output is None else Folder(output, header, fixed, about)
+            if output is None:
+                return Memory()
+            return Folder(output, header, fixed, about, adapted=adapted)
 
         return self.ranks.begin(opened, header | fixed, optimizer)
 
@@ -380,12 +388,14 @@ def _noted(number: int, steps: int, lr: float) -> Iterator[None]:
         raise
 
 
-def _about(device: torch.device) -> dict[str, str]:
+def _about(device: torch.device, model: nn.Module) -> dict[str, str]:
     try:
         ours = version("zotutor")
     except PackageNotFoundError:  # run from the source tree
         ours = "unknown"
-    return {"zotutor": ours, "torch": torch.__version__, "device": device.type}
+    found = {"zotutor": ours, "torch": torch.__version__, "device": device.type}
+    adapter = describe(model)
+    return found if adapter is None else found | {"adapter": adapter}
 
 
 def _bar(steps: int, progress: bool) -> Any:
