@@ -135,8 +135,9 @@ def finetune(
         where = (dtype, ranks.device, kind, labels, revision, seed)
         model_, tokenizer = _model(model, *where, quantize=quantize)
         if adapter is not None:
-            sizes = {"rank": rank, "virtual_tokens": virtual_tokens}
-            model_ = add_adapter(model_, adapter.value, **sizes, seed=seed)
+            model_ = add_adapter(
+                model_, adapter.value, rank=rank, virtual_tokens=virtual_tokens, seed=seed
+            )
         show = sys.stderr.isatty() and not quiet
         run = run_finetune(model_, tokenizer, task_, **given, progress=show)
         if not quiet and ranks.rank == 0:
@@ -296,14 +297,12 @@ def _task(
 
 def _recorded(dtype: str) -> Dtype:
     """The dtype of a run's base model; adapters on one in half precision are in float32."""
-    floats = [part for part in dtype.split("+") if part in Dtype.__members__]
+    floats = [part for part in dtype.split("+") if "int" not in part]
     if len(floats) == 2 and "float32" in floats:
         floats.remove("float32")
-    if len(floats) == 1:
-        return Dtype(floats[0])
-    if dtype not in Dtype.__members__:
+    if len(floats) != 1 or floats[0] not in Dtype.__members__:
         raise ValueError(f"dtype: the ledger's is {dtype}; replay it in Python, where it was made")
-    return Dtype(dtype)
+    return Dtype(floats[0])
 
 
 def _model(

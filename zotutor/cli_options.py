@@ -173,7 +173,9 @@ EvaluateEvery = Annotated[
 Dev = Annotated[
     int | None, typer.Option(help="Evaluate on this many examples.", show_default="all")
 ]
-Save = Annotated[bool, typer.Option("--save", help="Write the tuned weights, or adapter, to OUTPUT/weights.")]
+Save = Annotated[
+    bool, typer.Option("--save", help="Write the tuned weights, or adapter, to OUTPUT/weights.")
+]
 HashEvery = Annotated[
     int, typer.Option(help="Steps between two hashes of the weights in the ledger.")
 ]

@@ -10,6 +10,7 @@ from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
 from .lm import load
+from .objectives import Generated
 from .prompts import encode, word_ids
 from .rows import Rows
 from .runs import ledger
@@ -25,6 +26,7 @@ sys.modules[f"{__name__}.ledger"] = ledger  # its place in version 0.1, until 0.
 __all__ = [
     "Accuracy",
     "Example",
+    "Generated",
     "LedgerError",
     "Positions",
     "Ranks",

@@ -70,7 +70,9 @@ def add_adapter(
         6144
     """
     if kind not in get_args(AdapterKind):
-        raise ValueError(f"kind: given {kind!r}, expected one of {', '.join(get_args(AdapterKind))}")
+        raise ValueError(
+            f"kind: given {kind!r}, expected one of {', '.join(get_args(AdapterKind))}"
+        )
     check_integer("rank", rank, low=1)
     check_integer("virtual_tokens", virtual_tokens, low=1)
     check_integer("seed", seed, low=0, high=1 << 64)
@@ -111,20 +113,20 @@ def _configured(
     """The configuration of an adapter, and its initial numbers where they are not peft's."""
     causal = hasattr(model, "lm_head") or model.can_generate()
     if kind == "lora":
-        common = {"r": rank, "lora_alpha": 2 * rank}
-        task_type = "CAUSAL_LM" if causal else "SEQ_CLS"
-        given = None if targets is None else list(targets)
-        return library.LoraConfig(task_type=task_type, target_modules=given, **common), None
+        kind_of_task = "CAUSAL_LM" if causal else "SEQ_CLS"
+        names = None if targets is None else list(targets)
+        sizes = {"r": rank, "lora_alpha": 2 * rank}
+        return library.LoraConfig(task_type=kind_of_task, target_modules=names, **sizes), None
     if not causal:
         raise ValueError(
             f"kind: given {kind!r} for a classifier, whose prompts it cannot precede; take 'lora'"
         )
-    common = {"task_type": "CAUSAL_LM", "num_virtual_tokens": virtual_tokens}
+    task: dict[str, Any] = {"task_type": "CAUSAL_LM", "num_virtual_tokens": virtual_tokens}
     embeddings = model.get_input_embeddings().weight
     ids = torch.randint(embeddings.shape[0], (virtual_tokens,)).to(embeddings.device)
     if kind == "prompt":
-        return library.PromptTuningConfig(**common), embeddings[ids].detach().clone()
-    return library.PrefixTuningConfig(**common), _keys_and_values(model, ids)
+        return library.PromptTuningConfig(**task), embeddings[ids].detach().clone()
+    return library.PrefixTuningConfig(**task), _keys_and_values(model, ids)
 
 
 @torch.no_grad()
@@ -237,7 +239,8 @@ def peft() -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warning that peft reads an attribute which transformers has renamed."""
+    """Without warnings of what peft sets right itself, or that transformers has renamed."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
         yield

@@ -25,6 +25,9 @@ Named = Literal["loss", "accuracy", "f1"]
 OfLogits = Callable[[Tensor, Tensor], Tensor | float]
 """A function of logits (N, V) and labels (N,) that returns the number to lower."""
 
+WIDTH = 1e-2
+"""The default eps for objectives other than the loss, which jump: the width of the smoothing."""
+
 
 class Objective(Protocol):
     """What a step measures, in two parts: outputs for some rows, and one value for all rows."""

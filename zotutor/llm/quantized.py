@@ -50,9 +50,19 @@ def keep_layout(model: nn.Module) -> None:
     On some processors it would repack them at the first product, with scales in bfloat16, which
     cannot be undone, and then multiply in bfloat16, which a probe of eps = 1e-3 cannot bear.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def rounds_activations(model: nn.Module) -> bool:
+    """Whether a model rounds what its layers read to 8 bits, as bitsandbytes does in 8-bit layers.
+
+    A loss of such a model jumps. On the shipped model with "lora" the projected gradients were off
+    by 147 % (root mean square) at eps = 1e-3, and by 15 % at 1e-2; in 4 bits by 1 % at 1e-3.
+    """
+    return any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
 
 
 def is_quantized(module: nn.Module) -> bool:

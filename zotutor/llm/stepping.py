@@ -49,6 +49,8 @@ class Batches:
 class Stepper(Protocol):
     """Takes steps in two halves, so that the measurement can be recorded before the update."""
 
+    micro_batch: int | None
+
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
         """The measurement on this batch; no weight changes."""
 
@@ -93,29 +95,6 @@ class ZerothOrder:
         return optimizer.measure(lambda: losses(1)[0], only=only)
 
     def take(self, coefficients: Sequence[float], *, lr: float) -> None:
-        """Update the weights from a measurement of this or an earlier session."""
-
-
-class ZerothOrder:
-    """Steps of :class:`~zotutor.ZOSGD`; with LowRank directions one batched forward each."""
-
-    def __init__(self, scored: Rows, optimizer: ZOSGD) -> None:
-        self._scored, self.optimizer = scored, optimizer
-
-    def measure(self, tokens: Tensor, labels: Tensor, *, only: range | None = None) -> Projection:
-        """The projected gradients of the current step on a batch, or those in ``only``."""
-
-        def losses(copies: int) -> Tensor:
-            logits = self._scored(tokens.repeat(copies, 1)).float()
-            each = nn.functional.cross_entropy(logits, labels.repeat(copies), reduction="none")
-            return each.view(copies, -1).mean(1)
-
-        if isinstance(self.optimizer.directions, LowRank):
-            with _advice_for_fine_tuning():
-                return self.optimizer.measure_batched(losses, only=only)
-        return self.optimizer.measure(lambda: losses(1)[0], only=only)
-
-    def take(self, coefficients: Sequence[float], *, lr: float) -> None:
         """Replay the step from its projected gradients, as a ledger is replayed."""
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.replay(coefficients)
@@ -156,12 +135,12 @@ class FirstOrder:
             )
         kind: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[method]
         self._optimizer = kind(trainable(scored), **options)
-        self._scored, self._micro_batch = scored, micro_batch
+        self._scored, self.micro_batch = scored, micro_batch
 
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
         """The loss; the gradient is where autograd puts it, summed over the pieces of a batch."""
         self._optimizer.zero_grad()
-        total, size = 0.0, self._micro_batch or len(tokens)
+        total, size = 0.0, self.micro_batch or len(tokens)
         for piece, given in zip(tokens.split(size), labels.split(size), strict=True):
             logits = self._scored(piece).float()
             loss = nn.functional.cross_entropy(logits, given.to(logits.device))

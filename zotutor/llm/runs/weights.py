@@ -60,7 +60,8 @@ def dtypes(model: nn.Module) -> str:
 def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer to a folder, under another name first: all or nothing.
 
-    Of a model with an adapter, only that; without a tokenizer if it is None. Overwrites ``folder.part`` next to it and, if the folder exists, ``folder.old``.
+    Of a model with an adapter, only that; without a tokenizer if it is None. Overwrites
+    ``folder.part`` next to it and, if the folder exists, ``folder.old``.
 
     Raises:
         RunStoppedError: if they cannot be written; no partial folder is left.
