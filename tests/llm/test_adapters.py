@@ -315,8 +315,9 @@ def test_the_command_tunes_replays_and_loads(kind: Kind, tmp_path: Path) -> None
     for name in ("train.tsv", "dev.tsv"):
         rows = "sentence\tlabel\nthe film is bright .\t1\na very dull film .\t0\n"
         (tmp_path / "data" / name).write_text(rows, encoding="utf-8")
-    common = ("--model", folder, "--task", "sst2", "--data", tmp_path / "data", "--lr", 0.05)
-    common = (*common, "--steps", 3, "--batch-size", 2, "--output", run, "--dtype", "bfloat16")
+    common: list[object] = ["--model", folder, "--task", "sst2", "--data", tmp_path / "data"]
+    common += ["--lr", 0.05, "--steps", 3, "--batch-size", 2, "--dtype", "bfloat16"]
+    common += ["--output", run]
     done = zotutor("finetune", *common, "--adapter", kind, "--rank", 2, "--save")
     assert done.exit_code == 0, done.output
     digest = done.stdout.split()[-1]

@@ -20,6 +20,7 @@ from .runs.ranks import Ranks, RanksError
 from .runs.replay import Replay, replay
 from .runs.weights import weights_hash
 from .tasks import Accuracy, Example, Task, task
+from .trainer import ZerothOrderSteps
 
 sys.modules[f"{__name__}.ledger"] = ledger  # its place in version 0.1, until 0.3
 
@@ -37,6 +38,7 @@ __all__ = [
     "RunError",
     "RunStoppedError",
     "Task",
+    "ZerothOrderSteps",
     "add_adapter",
     "encode",
     "evaluate",
