@@ -12,19 +12,25 @@ CHAPTERS = book
 WORKERS = logical
 PORT = 8000
 
-.PHONY: help book test bench lint format map env serve clean
+.PHONY: help book test site-test bench lint format map env serve clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
-		while IFS='|' read -r name what; do printf '  %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name what; do printf '  %-9s %s\n' "$$name" "$$what"; done
 
-book: $(STAMP) ## execute every chapter and build the site into _build/html
+book: fetch ## execute every chapter and build the site into _build/html
 	@$(BIN)/python tools/build_book.py
+
+fetch: $(STAMP) ## download a language model and its sentences (96 MB), by hash, once
+	@$(BIN)/zotutor fetch || echo "Going on without: the chapters say in a line what is not shown."
 
 test: $(STAMP) ## run the package's tests, its doctests and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
 		--dist worksteal --cov=zotutor --cov-fail-under=95 tests zotutor $(CHAPTERS)
+
+site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js 20)
+	@sh tools/site_test.sh _build/html
 
 bench: $(STAMP) ## measure every comparison (about 15 minutes); the book reads the records
 	$(BIN)/python -m benchmarks --record

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor.rounding import round_stochastically
-from zotutor.streams import Stream
+from zotutor.streams import Stream, uniforms
 
 HALVES = [torch.bfloat16, torch.float16]
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -62,6 +62,22 @@ def test_every_value_goes_to_a_neighbor(dtype: torch.dtype) -> None:
         seen_below += int((exact == below)[between].sum())
         seen_above += int((exact == above)[between].sum())
     assert min(seen_below, seen_above) > 0.4 * (seen_below + seen_above)
+
+
+@each_half
+def test_bits_are_those_of_the_definition(dtype: torch.dtype) -> None:
+    """Old ledgers hold hashes of weights that were rounded so: the same draws, the same bits."""
+    values = torch.cat([spread(dtype), all_of(dtype).float() * (1 + 2**-12), torch.tensor([-0.0])])
+    for seed in range(4):
+        nearest = values.to(dtype)
+        missing = values - nearest.float()
+        toward = torch.where(missing > 0, torch.inf, -torch.inf).to(dtype)
+        neighbor = torch.nextafter(nearest, toward)
+        gap = (neighbor.double() - nearest.double()).abs()
+        chance = uniforms(Stream.of(seed), slice(0, values.numel()), values.device)
+        expected = torch.where(chance * gap < missing.abs(), neighbor, nearest)
+        found = rounded(values, dtype, seed)
+        assert bool((found.view(torch.int16) == expected.view(torch.int16)).all())
 
 
 @each_half

@@ -5,23 +5,22 @@ python tools/build_book.py
 `make book` calls this; without make, run it with the Python that requirements.lock was installed
 into. Every page is rebuilt each time, because an incremental build would not repeat the warnings
 of unchanged pages, and a warning is an error here. That is cheap: the executed chapters, which take
-long, are cached by their cells. The cache is dropped when zotutor, Python or an installed package
-changes, which the cells do not show.
+long, are cached by their cells. The cache is dropped when zotutor, Python, an installed package or
+what ``zotutor fetch`` brought changes, which the cells do not show.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +29,14 @@ BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
 HTML = BUILD / "html"
 FINGERPRINT = BUILD / ".executed_with"
+
+PROFILE = """\
+c = get_config()
+c.IPKernelApp.log_level = 40
+# Drawings, sharp at any size, that a script may color for the dark theme.
+c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
+"""
 
 
 def check_jupyter_book() -> None:
@@ -45,14 +52,27 @@ def check_jupyter_book() -> None:
         )
 
 
+def fetched() -> list[str]:
+    """Which of the files that ``zotutor fetch`` brings are here."""
+    from zotutor.llm import packages
+
+    found = []
+    for name in packages.SOURCES:
+        with contextlib.suppress(FileNotFoundError):
+            packages.find(name)
+            found.append(name)
+    return found
+
+
 def fingerprint(package: Path = ROOT / "zotutor") -> str:
-    """A hash of what chapters are executed with: zotutor, Python and the installed packages."""
+    """A hash of what chapters are executed with: zotutor, Python, packages and what is fetched."""
 
     def parts() -> Iterator[bytes]:
         yield platform.python_version().encode()
         yield platform.machine().encode()
         installed = {(d.name.lower(), d.version) for d in metadata.distributions()}
         yield repr(sorted(installed)).encode()
+        yield repr(fetched()).encode()
         for path in sorted(package.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path.relative_to(package).as_posix().encode()
@@ -70,7 +90,7 @@ def drop_stale_results() -> None:
     before = FINGERPRINT.read_text(encoding="utf-8") if FINGERPRINT.exists() else ""
     if now != before:
         if CACHE.exists():
-            print("zotutor or an installed package has changed: every chapter is executed again.")
+            print("What chapters are executed with has changed: every chapter is executed again.")
             shutil.rmtree(CACHE)
         BUILD.mkdir(exist_ok=True)
         FINGERPRINT.write_text(now, encoding="utf-8")
@@ -86,8 +106,7 @@ def build() -> int:
     # results; theirs would also report, once a chapter, that they talk over the loopback interface.
     profile = BUILD / ".ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
-    settings = "get_config().IPKernelApp.log_level = 40\n"
-    profile.joinpath("ipython_kernel_config.py").write_text(settings, encoding="utf-8")
+    profile.joinpath("ipython_kernel_config.py").write_text(PROFILE, encoding="utf-8")
     # A page has no kernel, so that its sliders would be dead: figures that have some show their
     # middle choices instead (zotutor/figures/style.py).
     environment = os.environ | {"IPYTHONDIR": str(profile.parent), "ZOTUTOR_STATIC": "1"}
@@ -99,57 +118,10 @@ def build() -> int:
     return result.returncode
 
 
-class Prose(HTMLParser):
-    """The text of a page's article, without code, formulas and pictures."""
-
-    NOT_PROSE = frozenset("pre code script style svg dt".split())
-    VOID = frozenset("area br col embed hr img input link meta source track wbr".split())
-
-    def __init__(self) -> None:
-        """Begin outside the article."""
-        super().__init__(convert_charrefs=True)
-        self.open: list[tuple[str, bool]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note whether what follows is prose."""
-        math = "math" in (dict(attrs).get("class") or "").split()
-        if tag not in self.VOID:
-            self.open.append((tag, math or tag in self.NOT_PROSE))
-
-    def handle_endtag(self, tag: str) -> None:
-        """Leave the element, and what was not closed in it; an end without a beginning is none."""
-        if any(name == tag for name, _ in self.open):
-            while self.open.pop()[0] != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
-        """Keep prose of the article."""
-        names = [name for name, _ in self.open]
-        if "article" in names and not any(skipped for _, skipped in self.open):
-            self.text += data
-
-
-def raw_markup(page: str) -> list[str]:
-    r"""Places of a page where markup was not understood and is shown as it was typed.
-
-    >>> raw_markup("<article><p>a table: | a | b |\n|---|---|</p><code>$</code></article>")
-    ['a table: | a | b |\n|---|---|']
-    """
-    prose = Prose()
-    prose.feed(page)
-    found = re.finditer(r"\$|\|:?[-\u2013\u2014]+:?\||:::|`", prose.text)
-    return [prose.text[max(0, m.start() - 30) : m.end() + 30] for m in found]
-
-
 def check_pages() -> int:
-    """Print where built pages show raw markup; how often they do."""
-    count = 0
-    for path in sorted(HTML.joinpath("book").glob("*.html")):
-        for place in raw_markup(path.read_text(encoding="utf-8")):
-            print(f"{path.name}: shows markup as it was typed: {place!r}")
-            count += 1
-    return count
+    """Look at the pages as written; the exit code of tools/check_pages.py."""
+    command = [sys.executable, str(ROOT / "tools" / "check_pages.py"), str(HTML)]
+    return subprocess.run(command, check=False).returncode
 
 
 def print_reports() -> None:

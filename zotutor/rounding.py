@@ -33,10 +33,14 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, stream: Stream, sta
         ([1.0, 1.0078125], 0.1)
     """
     nearest = values.to(dtype)
-    missing = values - nearest.to(values.dtype)  # exact
-    # the other neighbor is the next number of `dtype` on the value's side of the nearest
-    toward = torch.where(missing > 0, torch.inf, -torch.inf).to(dtype)
-    neighbor = torch.nextafter(nearest, toward)
-    gap = (neighbor.to(values.dtype) - nearest.to(values.dtype)).abs()
+    missing = values - nearest  # exact
+    up, bits = missing > 0, nearest.view(torch.int16)
+    # read as integers, the neighbor on the value's side is one more in magnitude, or one less
+    change = (up == (bits > 0)).to(torch.int16).mul_(2).sub_(1)
+    zero = nearest == 0
+    if zero.any():  # there the neighbor is the smallest number of that sign
+        change[zero] = torch.where(up[zero], 1, -32767).to(torch.int16) - bits[zero]
+    gap = (bits + change).view(dtype).to(values.dtype).sub_(nearest).abs_()
     chance = uniforms(stream, slice(start, start + values.numel()), values.device)
-    return torch.where(chance * gap < missing.abs(), neighbor, nearest)
+    taken = chance.mul_(gap) < missing.abs_()
+    return change.mul_(taken).add_(bits).view(dtype)

@@ -43,12 +43,13 @@ RESULT = re.compile(r"^((?:Returns|Yields):\n)( +)", flags=re.MULTILINE)
 def leave_thebe_out(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Drop the scripts of Thebe from a page that is about to be written."""
-    context["script_files"] = [
-        script
-        for script in context.get("script_files", [])
-        if "thebe" not in f"{getattr(script, 'filename', script)} {vars(script)}".lower()
-    ]
+    """Drop the scripts and the style of Thebe from a page that is about to be written."""
+    for kind in ("script_files", "css_files"):
+        context[kind] = [
+            file
+            for file in context.get(kind, [])
+            if "thebe" not in f"{getattr(file, 'filename', file)} {vars(file)}".lower()
+        ]
 
 
 def give_proofs_titles(app: Sphinx, doctree: nodes.document) -> None:

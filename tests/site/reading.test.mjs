@@ -1,0 +1,52 @@
+// How the site is used: from a folder without a server, by keyboard, and on a phone.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { PHONE, browse } from "./site.mjs";
+
+let site;
+before(async () => { site = await browse(); });
+after(() => site.close());
+
+for (const name of ["index.html", "book/kernel_fidelity.html", "search.html"]) {
+  test(`${name} works from a folder, without a server`, async () => {
+    const page = await site.open(name, { fromFile: true });
+    assert.deepEqual(page.complaints, []);
+    const fonts = await page.evaluate(async () => {
+      await document.fonts.ready;
+      return [...document.fonts].filter((font) => font.status === "error").map((f) => f.family);
+    });
+    assert.deepEqual(fonts, []);
+    await page.context().close();
+  });
+}
+
+test("every stop of the tab key shows its focus", async () => {
+  const page = await site.open("book/intro.html");
+  const hidden = [];
+  for (let stop = 0; stop < 60; stop += 1) {
+    await page.keyboard.press("Tab");
+    const focus = await page.evaluate(() => {
+      const element = document.activeElement;
+      const style = getComputedStyle(element);
+      return {
+        html: element.outerHTML.slice(0, 120),
+        seen: element === document.body || parseFloat(style.outlineWidth) > 1
+          && style.outlineStyle !== "none",
+      };
+    });
+    if (!focus.seen) hidden.push(focus.html);
+  }
+  assert.deepEqual(hidden, []);
+  await page.context().close();
+});
+
+test("exercises show the whole name of their checker on a phone", async () => {
+  const page = await site.open("book/kernel_fidelity.html", { viewport: PHONE });
+  const cut = await page.evaluate(() =>
+    [...document.querySelectorAll(".bd-article code")]
+      .filter((code) => code.getClientRects().length && !code.closest("pre, .is-scrolling"))
+      .filter((code) => code.getBoundingClientRect().right > innerWidth)
+      .map((code) => code.textContent));
+  assert.deepEqual(cut, []);
+  await page.context().close();
+});
