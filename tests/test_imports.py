@@ -21,10 +21,10 @@ PACKAGE = Path(zo.__file__).parent
 LAZY = ("datasets", "exercises", "experiments", "explorables", "figures", "llm", "models")
 READING_ORDER = (
     "parameters checks deprecation statistics tables streams directions closure fused probe "
-    "rounding estimators optim calling jacobians kernels similarity fidelity laws bounds "
-    "concentration batches contraction orthogonal tails dynamics trajectories planning moments "
-    "claims downloads datasets models experiments figures exercises llm explorables cli_messages "
-    "cli_options cli __main__"
+    "rounding estimators optim calling jacobians factors recorder uses kernels tiles similarity "
+    "fidelity laws pairs bounds concentration batches contraction orthogonal tails dynamics "
+    "trajectories planning moments claims downloads datasets models experiments figures "
+    "exercises llm explorables cli_messages cli_options cli __main__"
 ).split()
 """A module may need those before it in this list, and none after."""
 
@@ -217,9 +217,9 @@ print("refused")
 # ---- public names -------------------------------------------------------------------------------
 
 PROMISED = """
-Gaussian Rademacher Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp vjp entk
-zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim jacobians
-kernels dynamics datasets models figures exercises NonFiniteLossError
+Gaussian Rademacher Uniform Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp
+vjp entk zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim
+jacobians kernels dynamics datasets models figures exercises NonFiniteLossError
 """.split()
 
 
