@@ -12,9 +12,9 @@ zotutor/data/smollm2_snippets.json, with the ledger of one run beside it.
 What is compared. Every way starts from the same weights; the seed draws the batches, the
 directions and LoRA's initial factors. Each seed is scored once, after the last step, on a third of
 dev of its own, so that the pooled interval counts no sentence twice. Learning rates were compared
-by the loss of the batches, on seed 0, never on dev. Memory is the peak of the resident memory during
-the steps, without the evaluation, less what was resident before them: loading only maps the weights
-into memory, and the first forward pass reads them, so it includes the weights and no library.
+by the loss of the batches, on seed 0, never on dev. Memory is the peak of the resident memory
+during the steps, without the evaluation, less what was resident before them. Loading only maps the
+weights, and the first forward pass reads them, so that it includes the weights and no library.
 """
 
 from __future__ import annotations

@@ -35,7 +35,13 @@ from .learning_dynamics import (
     three_factors,
 )
 from .llm_dynamics import next_token_changes, similarity_maps, similarity_of_pairs
-from .llm_finetuning import accuracies, projected_gradients, rounded_walks, run_curves
+from .llm_finetuning import (
+    accuracies,
+    accuracy_against_costs,
+    projected_gradients,
+    rounded_walks,
+    run_curves,
+)
 from .loss_view import stable_steps
 from .sliders import explore
 from .trajectories import (
@@ -58,6 +64,7 @@ from .zo_sgd import (
 
 __all__ = [
     "accuracies",
+    "accuracy_against_costs",
     "accuracy_while_fine_tuning",
     "agreement",
     "block_and_entries",
