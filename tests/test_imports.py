@@ -18,13 +18,13 @@ import pytest
 import zotutor as zo
 
 PACKAGE = Path(zo.__file__).parent
-LAZY = ("datasets", "exercises", "experiments", "figures", "llm", "models")
+LAZY = ("datasets", "exercises", "experiments", "explorables", "figures", "llm", "models")
 READING_ORDER = (
     "parameters checks deprecation statistics tables streams directions closure fused probe "
     "rounding estimators optim calling jacobians kernels similarity fidelity laws bounds "
     "concentration batches contraction orthogonal tails dynamics trajectories planning moments "
-    "claims downloads datasets models experiments figures exercises llm cli_messages cli_options "
-    "cli __main__"
+    "claims downloads datasets models experiments figures exercises llm explorables cli_messages "
+    "cli_options cli __main__"
 ).split()
 """A module may need those before it in this list, and none after."""
 

@@ -56,7 +56,7 @@ from .similarity import (
 from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
-    from . import datasets, exercises, experiments, figures, llm, models
+    from . import datasets, exercises, experiments, explorables, figures, llm, models
 
 __version__ = "0.2.0"
 
@@ -86,6 +86,7 @@ __all__ = [
     "estimators",
     "exercises",
     "experiments",
+    "explorables",
     "fidelity",
     "figures",
     "jacobian",
@@ -119,7 +120,7 @@ __all__ = [
     "zo_entk_with_std",
 ]
 
-_LAZY = ("datasets", "experiments", "exercises", "figures", "llm", "models")
+_LAZY = ("datasets", "experiments", "exercises", "explorables", "figures", "llm", "models")
 
 
 def __getattr__(name: str) -> Any:
