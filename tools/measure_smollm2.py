@@ -44,7 +44,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "zo-float32": ZO,
     "zo-bfloat16": ZO | {"dtype": "bfloat16"},
     "zo-float16": ZO | {"dtype": "float16", "steps": 30},
-    "lora-zo": ZO | {"lr": 5e-3, "lora": True},
+    "lora-zo": ZO | {"lr": 1e-2, "lora": True},
 }
 TITLES = {
     "zero-shot": "zero-shot",
@@ -62,7 +62,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 WAYS: dict[str, dict[str, Any]] = {
     "inference": {"method": "inference"},
     "zo": {"method": "zo", "lr": 2e-5},
-    "lora-zo": {"method": "zo", "lr": 5e-3, "lora": True},
+    "lora-zo": {"method": "zo", "lr": 1e-2, "lora": True},
     "lora-adamw": {"method": "adamw", "lr": 1e-3, "lora": True},
     "adamw": {"method": "adamw", "lr": 2e-5},
 }
@@ -216,7 +216,8 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         means = [sum(losses[k : k + size]) / size for k in range(0, len(losses) - size + 1, size)]
         run |= {"losses": [round(mean, 4) for mean in means], "seconds": round(c["seconds"], 1)}
         run |= {key: c[key] for key in ("tokens", "ledger_bytes")}
-        run["memory_mib"] = round(c["peak_mib"] - c["resident_mib"])
+        if "peak_mib" in c:
+            run["memory_mib"] = round(c["peak_mib"] - c["resident_mib"])
     return found
 
 

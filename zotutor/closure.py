@@ -219,8 +219,11 @@ def _fingerprint(tensors: Sequence[Tensor]) -> list[Tensor]:
     found = []
     for tensor in tensors:
         bits = _bits(tensor).reshape(-1)
-        parts = [bits[a:b].sum(dtype=torch.int64) for a, b in chunks(bits.numel(), bits.device)]
-        found.append(torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.int64))
+        total = bits.new_zeros((), dtype=torch.int64)
+        for start, stop in chunks(bits.numel(), bits.device):
+            # kept, the sums would lie between the freed copies in int64 and keep them from reuse
+            total += bits[start:stop].sum(dtype=torch.int64)
+        found.append(total)
     return found
 
 

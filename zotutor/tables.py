@@ -176,7 +176,7 @@ def smollm2_costs(table: dict[str, Any]) -> dict[str, Costs]:
             seeds=len(row["runs"]),
             steps=row["steps"],
             seconds=sum(run["seconds"] for run in row["runs"]) / len(row["runs"]),
-            memory=max(run["memory_mib"] for run in row["runs"]) * 2**20 / 1e9,
+            memory=max(run.get("memory_mib", 0) for run in row["runs"]) * 2**20 / 1e9,
         )
         for row in table["rows"]
         if row["method"]
