@@ -43,7 +43,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "lora-adamw": ADAMW | {"lr": 1e-3, "lora": True},
     "zo-float32": ZO,
     "zo-bfloat16": ZO | {"dtype": "bfloat16"},
-    "zo-float16": ZO | {"dtype": "float16", "steps": 30},
+    "zo-float16": ZO | {"dtype": "float16", "steps": 20},
     "lora-zo": ZO | {"lr": 1e-2, "lora": True},
 }
 TITLES = {
