@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+import torch
 
-from zotutor.claims import Claim, ClaimTable, check_all, near
+from zotutor.claims import Claim, ClaimTable, check_all, measured, near
 
 
 def claim(value: float, low: float = 0.9, high: float = 1.1, *, stated: bool = True) -> Claim:
@@ -103,3 +105,63 @@ def test_text_says_the_same() -> None:
 )
 def test_a_rounded_number_does_not_look_exact(value: float, shown: str) -> None:
     assert f": {shown} (" in repr(ClaimTable([claim(value)]))
+
+
+def test_values_fill_the_rows_of_a_table_in_its_order() -> None:
+    """A case has a row of its own; samples and a law stand for the mean of their ratio."""
+    samples = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    values: dict[str, Any] = {
+        "two_point_bias": 2.0,
+        "forward_bias": 1.0,
+        "unbiased": (1.1, 0.05),
+        "squared_error": torch.tensor(1.0),
+        "squared_norm": {"signs": (samples, 3.0), "normals": (samples, 1.0)},
+        "probe_restores": 0,
+        "walk_restores": 0.5,
+        "update_direction": 0.0,
+        "bfloat16_coarse": 0.05,
+        "bfloat16_fine": 0.8,
+        "few_enough": 4.0,
+    }
+    table = measured("gradients", values, facts={"d": 1234, "expected": 2})
+    assert len(table) == len(values) + 1
+    unbiased = table[2]
+    assert "d = 1,234" in unbiased.quantity
+    assert (unbiased.low, unbiased.high) == pytest.approx((0.8, 1.2))
+    signs, normals = table[4:6]
+    assert signs.statement.endswith("signs")
+    assert signs.quantity.endswith("(4 draws)")
+    error = samples.double().std().item() / 3 / 2  # of the mean of four ratios
+    assert signs.value == pytest.approx(1.0)
+    assert signs.high == pytest.approx(1 + 4 * error)
+    assert normals.value == pytest.approx(3.0)
+    assert not table[6 + 1].stated
+
+
+def test_slack_widens_a_range_by_itself() -> None:
+    values: dict[str, Any] = {
+        "one_step": (torch.tensor([1.0, 1.0]), 1.0),
+        "constant_C": (1.0, 0.01),
+        "falls": -0.5,
+        "steps_for_P": 1.0,
+        "any_lr": 3.0,
+        "summed": 1.0,
+        "converges": 0.0,
+    }
+    found = measured("trajectories", values, facts={"constant": 4.7, "lr": 5.0})[1]
+    assert (found.low, found.high) == pytest.approx((1 - 0.04 - 0.05, 1 + 0.04 + 0.05))
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "named"),
+    [
+        ("poetry", {}, "expected one of gradients"),
+        ("free", {"fixed_P": 1.0}, "none for alignment_stays, every_model, grows_there"),
+        ("dynamics", {"first_order": 1, "missed_fo": 2, "same_digit": 2, "zeal": 1}, "zeal"),
+    ],
+)
+def test_values_that_are_not_those_of_the_table_are_refused(
+    table: str, values: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        measured(table, values)

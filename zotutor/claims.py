@@ -1,11 +1,16 @@
-"""A table of claims, each with a number and the range in which the claim holds."""
+"""A table of claims, each with a number and the range in which the claim holds.
+
+What is claimed is data (``data/claims.toml``); the page of claims adds what it measures.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -78,7 +83,12 @@ def _limit(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def near(expected: float, std_error: float, *, deviations: float = 4.0) -> tuple[float, float]:
+_DEVIATIONS = 4.0
+
+
+def near(
+    expected: float, std_error: float, *, deviations: float = _DEVIATIONS
+) -> tuple[float, float]:
     """The range (low, high) of an expected value plus and minus some standard errors.
 
     At 4 standard errors a true statement fails for one seed in 16,000 if the mean is normal. Means
@@ -94,27 +104,6 @@ def near(expected: float, std_error: float, *, deviations: float = 4.0) -> tuple
         (0.96, 1.04)
     """
     return expected - deviations * std_error, expected + deviations * std_error
-
-
-def against_law(statement: str, source: str, quantity: str, samples: Tensor, law: float) -> Claim:
-    """The claim that the mean of samples is what a law says, to four standard errors.
-
-    Args:
-        statement: the claim.
-        source: who says so.
-        quantity: what is measured; the number of draws is added.
-        samples: (draws,).
-        law: the expected value.
-
-    Example:
-        >>> from torch import tensor
-        >>> against_law("the mean is 2", "law", "mean / law", tensor([1.0, 2.0, 3.0]), 2.0).holds
-        True
-    """
-    value, error = mean_with_error(samples.double() / law)
-    return Claim(
-        statement, source, f"{quantity} ({len(samples):,} draws)", value, *near(1.0, error)
-    )
 
 
 _COLUMNS = (
@@ -224,3 +213,75 @@ def check_all(*tables: Iterable[Claim]) -> str:
     held = sum(claim.stated for claim in claims)
     noun = "claim holds" if held == 1 else "claims hold"
     return f"{held} {noun}; {len(claims) - held} do not hold in general, and are stated so."
+
+
+Measured = float | Tensor | tuple[float, float] | tuple[Tensor, float]
+
+
+def measured(
+    table: str,
+    values: Mapping[str, Measured | Mapping[str, Measured]],
+    *,
+    facts: Mapping[str, Any] | None = None,
+) -> ClaimTable:
+    """The claims of one table of ``data/claims.toml``, each with the value found for it.
+
+    Args:
+        table: a table of the file.
+        values: for each claim of the table, by its name, a number; or, for a claim with an expected
+            value, (mean, its standard error) or (samples (draws,), law), which stands for the mean
+            of samples / law. A mapping from cases gives a row for each of them.
+        facts: numbers for the braces in the claims' texts, and for limits given by name.
+
+    Raises:
+        ValueError: there is no such table, or the values are not those of its claims.
+
+    Example:
+        >>> found = measured("dynamics", {"first_order": 1.0, "missed_fo": 2.0, "same_digit": 1.5})
+        >>> found[1].accepted()
+        '1.95 to 2.05'
+    """
+    tables = tomllib.loads(files("zotutor").joinpath("data", "claims.toml").read_text("utf-8"))
+    if table not in tables:
+        raise ValueError(f"table: given {table!r}, expected one of {', '.join(tables)}")
+    for names, wrong in (
+        (tables[table].keys() - values.keys(), "none for"),
+        (values.keys() - tables[table].keys(), "one for no claim:"),
+    ):
+        if names:
+            raise ValueError(f"values: {wrong} {', '.join(sorted(names))} of the table {table!r}")
+    return ClaimTable(
+        row
+        for name, claim in tables[table].items()
+        for row in _rows(claim, values[name], dict(facts or {}))
+    )
+
+
+def _rows(
+    claim: dict[str, Any], value: Measured | Mapping[str, Measured], facts: dict[str, Any]
+) -> Iterator[Claim]:
+    if isinstance(value, Mapping):
+        for case, of_case in value.items():
+            yield from _rows(claim, of_case, facts | {"case": case})
+        return
+    quantity = claim["quantity"].format(**facts)
+    low, high = (
+        facts[limit] if isinstance(limit, str) else limit
+        for limit in (claim.get("low", -math.inf), claim.get("high", math.inf))
+    )
+    if isinstance(value, tuple):
+        if isinstance(value[0], Tensor) and value[0].numel() > 1:
+            quantity += f" ({len(value[0]):,} draws)"
+            value = mean_with_error(value[0].double() / value[1])
+        error = float(value[1]) + claim.get("slack", 0.0) / _DEVIATIONS
+        low, high = near(claim["expected"], error)
+        value = value[0]
+    yield Claim(
+        claim["claim"].format(**facts),
+        claim.get("source", "this book"),
+        quantity,
+        float(value),
+        low,
+        high,
+        claim.get("stated", True),
+    )

@@ -48,7 +48,7 @@ class Direction:
     p: int | range
     scale: float | Tensor = _UNSCALED
     parts: tuple[Tensor, ...] | None = field(default=None, compare=False, repr=False)
-    """All entries, flat, one tensor per parameter, for a small model; see :func:`draw`."""
+    """All entries, in the parameters' shapes, for a small model; see :func:`draw`."""
     factor_cache: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
@@ -65,8 +65,7 @@ class Direction:
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
         if self.parts is not None and self.parts[i].dtype == dtype:
-            u = self.parts[i]
-            return u if start == 0 and stop == len(u) else u[start:stop]
+            return self.parts[i].view(-1)[start:stop]
         u = self.family._entries(self, i, slice(start, stop), at_least_float32(dtype))
         return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
 
@@ -114,14 +113,21 @@ class Direction:
         out = out.view(theta.shape)
         return out if theta.is_contiguous() else torch.empty_like(theta).copy_(out)
 
-    def all_perturbed(self, thetas: Sequence[Tensor], c: float) -> list[Tensor]:
-        """:meth:`perturbed` for all parameters of a small model, in one call; the same bits."""
-        assert self.parts is not None
-        plain = [theta.detach() for theta in thetas]
-        pairs = list(zip(self.parts, plain, strict=True))
-        if all(u.dtype == theta.dtype and theta.is_contiguous() for u, theta in pairs):
-            return list(torch._foreach_add(plain, [u.view(t.shape) for u, t in pairs], alpha=c))
-        return [self.perturbed(i, theta, c) for i, theta in enumerate(plain)]
+    def all_perturbed(self, thetas: Sequence[Tensor], c: float) -> Sequence[Tensor]:
+        """:meth:`perturbed` for all parameters of a small model, in one call; the same bits.
+
+        Called without gradients.
+        """
+        if self.parts_fit(thetas):
+            return torch._foreach_add(thetas, self.parts, alpha=c)
+        return [self.perturbed(i, theta, c) for i, theta in enumerate(thetas)]
+
+    def parts_fit(self, thetas: Sequence[Tensor]) -> bool:
+        """Whether ``parts`` can be added to the parameters as they are: dtypes and layouts."""
+        return self.parts is not None and all(
+            u.dtype is theta.dtype and theta.is_contiguous()
+            for u, theta in zip(self.parts, thetas, strict=True)
+        )
 
 
 def chunks(count: int, device: torch.device | None = None) -> Iterator[tuple[int, int]]:
@@ -174,13 +180,13 @@ def weighted_sum(
     return total
 
 
-def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> list[Tensor]:
-    """:func:`weighted_sum` for all parameters of a small model, each flat; the same bits."""
+def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> Sequence[Tensor]:
+    """:func:`weighted_sum` for all parameters of a small model; the same bits."""
     first, *others = [direction.parts or () for direction in directions]
     total = torch._foreach_mul(first, weights[0])
     for parts, weight in zip(others, weights[1:], strict=True):
         torch._foreach_add_(total, parts, alpha=weight)
-    return list(total)
+    return total
 
 
 class Directions(ABC):
@@ -221,9 +227,9 @@ class Directions(ABC):
         return self._scaled(Direction(self, params.shapes, params.device, seed, step, p))
 
     def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
-        """All entries of a direction, flat, one tensor per parameter."""
+        """All entries of a direction, one tensor per parameter, of its shape."""
         return tuple(
-            one.entries(i, 0, shape.numel(), dtype)
+            one.entries(i, 0, shape.numel(), dtype).view(shape)
             for i, (shape, dtype) in enumerate(zip(one.shapes, dtypes, strict=True))
         )
 
@@ -327,9 +333,8 @@ class Rademacher(Directions):
         # one pass over all parameters if dtypes allow it: most of the cost is Python's overhead
         if len(set(dtypes)) > 1 or not isinstance(one.p, int):
             return super()._parts(one, dtypes)
-        streams = Stream.family(one.seed, one.step, one.p, count=len(dtypes))
-        sizes = tuple(shape.numel() for shape in one.shapes)
-        return tuple(signs_of_each(streams, sizes, dtypes[0], one.device))
+        states = Stream.states(one.seed, one.step, one.p, count=len(dtypes))
+        return signs_of_each(states, one.shapes, dtypes[0], one.device)
 
 
 @dataclass(frozen=True)

@@ -355,17 +355,15 @@ class ZOSGD(Optimizer):
 
         The same bits as the loop: the same operations in the same order, without its overhead.
         """
-        group = self.param_groups[0]
-        thetas, us = params.tensors, drawn[0].parts
-        if us is None or len(self.param_groups) > 1 or group["momentum"] or group["weight_decay"]:
+        group, thetas = self.param_groups[0], params.tensors
+        if len(self.param_groups) > 1 or group["momentum"] or group["weight_decay"]:
             return False
-        pairs = zip(thetas, us, strict=True)
-        if not all(theta.dtype == u.dtype and theta.is_contiguous() for theta, u in pairs):
+        if not drawn[0].parts_fit(thetas):
             return False
         lr = float(group["lr"])
         if lr:
             updates = weighted_sums(drawn, [-lr / self.P * g for g in coefficients])
-            torch._foreach_add_([theta.view(-1) for theta in thetas], updates)
+            torch._foreach_add_(thetas, updates)
         return True
 
     def _apply(

@@ -17,7 +17,7 @@ import math
 import sys
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from types import FunctionType, ModuleType
@@ -84,11 +84,21 @@ class Substitution(TorchFunctionMode):
         self._starts, self._stops = [start for start, _ in spans], [stop for _, stop in spans]
         self._replace: Replace = as_they_are
         self._fused: Operations | None = None
+        self._ready: dict[int, Tensor] = {}
+        self._ready_ids: set[int] = set()
         self.reads = 0
 
     def aim(self, replace: Replace, fused: Operations | None = None) -> Self:
         """Set what replaces a parameter from now on; ``fused`` is tried first for an operation."""
-        self._replace, self._fused, self.reads = replace, fused, 0
+        self._replace, self._fused, self._ready, self.reads = replace, fused, {}, 0
+        return self
+
+    def aim_at(self, moved: Sequence[Tensor]) -> Self:
+        """Set tensors, one for each parameter, that replace the parameters from now on."""
+        self._ready = dict(enumerate(moved))
+        # by id, which is faster than a mark on each; they live as long as this is of use
+        self._ready_ids = set(map(id, moved))
+        self._fused, self.reads = None, 0
         return self
 
     def __torch_function__(
@@ -96,7 +106,8 @@ class Substitution(TorchFunctionMode):
     ) -> Any:
         """Run one torch function on the perturbed parameters."""
         kwargs = kwargs or {}
-        if func in _READS_NO_VALUE:
+        reads_no_value, is_in_place, is_python = _traits(func)
+        if reads_no_value:
             return func(*args, **kwargs)
         if func in _NORMS and _updates_statistics(func, args, kwargs):
             raise ValueError(
@@ -106,10 +117,10 @@ class Substitution(TorchFunctionMode):
         reads = self._reads(func, args)
         if kwargs:  # also if `reads` is known: an alias among them must be refused
             reads = self._reads(func, kwargs.values()) or reads
-        if _is_in_place(func):
+            if "out" in kwargs:
+                self._check_write(func, kwargs["out"])
+        if is_in_place:
             self._check_write(func, (*args, *kwargs.values())[0])
-        if kwargs and "out" in kwargs:
-            self._check_write(func, kwargs["out"])
         if not reads:
             return func(*args, **kwargs)
         if self._fused is not None:
@@ -119,8 +130,10 @@ class Substitution(TorchFunctionMode):
                 return result
         scratch: dict[int, Tensor] = {}  # shared by all arguments: f(theta, theta) needs one copy
         args = tuple([self._swapped(value, scratch) for value in args])
-        kwargs = {name: self._swapped(value, scratch) for name, value in kwargs.items()}
-        if not isinstance(func, FunctionType):  # a built-in that writes has a name that says so
+        if kwargs:
+            kwargs = {name: self._swapped(value, scratch) for name, value in kwargs.items()}
+        self.reads += len(scratch)
+        if not is_python:  # a built-in that writes has a name that says so
             result = func(*args, **kwargs)
         else:  # a Python function may write to its arguments somewhere inside
             before = _versions(scratch)
@@ -133,7 +146,10 @@ class Substitution(TorchFunctionMode):
 
     def result(self, loss: Any) -> Any:
         """The value a closure returned, replaced if it is a parameter itself."""
-        return self._swapped(loss, {})
+        scratch: dict[int, Tensor] = {}
+        found = self._swapped(loss, scratch)
+        self.reads += len(scratch)
+        return found
 
     def _reads(self, func: Any, values: Any) -> bool:
         """Whether a parameter is among the values; raises if an alias of one is."""
@@ -172,10 +188,13 @@ class Substitution(TorchFunctionMode):
             i = self.number.get(id(value))
             if i is None:
                 return value
-            if i not in scratch:
+            if i in scratch:
+                return scratch[i]
+            if self._ready:
+                scratch[i] = self._ready[i]
+            else:
                 scratch[i] = self._replace(i, value)
                 _mark_scratch(scratch[i])
-                self.reads += 1
             return scratch[i]
         if isinstance(value, (list, tuple)):
             swapped = [self._swapped(item, scratch) for item in value]
@@ -193,7 +212,8 @@ class Substitution(TorchFunctionMode):
             return
         if isinstance(target, Tensor) and func not in _RESCALING:
             base = target if target._base is None else target._base
-            if id(target) in self.number or hasattr(base, "_is_scratch"):
+            known = id(target) in self.number or id(base) in self._ready_ids
+            if known or hasattr(base, "_is_scratch"):
                 raise _written(func)
 
 
@@ -226,10 +246,12 @@ def as_they_are(_: int, theta: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4096)
-def _is_in_place(func: Any) -> bool:
+def _traits(func: Any) -> tuple[bool, bool, bool]:
+    """Whether a torch function reads no entries, writes in place, and is written in Python."""
     # torch's naming rule: add_, but not __add__
     name = getattr(func, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
+    writes = (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
+    return func in _READS_NO_VALUE, writes, isinstance(func, FunctionType)
 
 
 _IN_PLACE_OPERATORS = frozenset(
@@ -385,8 +407,9 @@ def toward(
 
     if direction.parts is not None:
         thetas = mode.params.tensors
-        moved = direction.all_perturbed(thetas if read is None else list(map(read, thetas)), c)
-        return mode.aim(lambda i, _: moved[i])
+        return mode.aim_at(
+            direction.all_perturbed(thetas if read is None else list(map(read, thetas)), c)
+        )
     fused = Fused(mode.number, direction, c) if read is None else None
     return mode.aim(perturbed_at_use, fused)
 

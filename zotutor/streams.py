@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -65,11 +66,12 @@ class Stream:
         return cls(_signed(_mix(z + _GOLDEN)), _signed(_mix(z + 2 * _GOLDEN) | 1))
 
     @classmethod
-    def family(cls, *parts: int, count: int) -> list[Stream]:
-        """The streams of (*parts, 0), ..., (*parts, count - 1); hashes their common prefix once."""
-        z = mixed(*parts)
-        states = [_mix((z + _GOLDEN) ^ _mix_of_number(i)) for i in range(count)]
-        return [cls(_signed(_mix(s + _GOLDEN)), _signed(_mix(s + 2 * _GOLDEN) | 1)) for s in states]
+    def states(cls, *parts: int, count: int) -> list[list[int]]:
+        """[keys, gammas] of the streams of (*parts, 0), ..., (*parts, count - 1)."""
+        z = mixed(*parts) + _GOLDEN  # hashes their common prefix once
+        states = [_mix(z ^ _mix_of_number(i)) for i in range(count)]
+        keys = [_signed(_mix(state + _GOLDEN)) for state in states]
+        return [keys, [_signed(_mix(state + 2 * _GOLDEN) | 1) for state in states]]
 
     @classmethod
     def stack(cls, streams: Sequence[Stream], device: torch.device | str) -> Stream:
@@ -121,28 +123,39 @@ def _signs_of(words: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _layout(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """For ``sizes[k]`` words of each stream k, in one list: each word's stream and number in it."""
-    counts = torch.tensor(sizes, device=device)
-    owner = torch.repeat_interleave(counts)
-    starts = counts.cumsum(0) - counts
-    return owner, torch.arange(len(owner), device=device) - starts[owner]
+def _layout(
+    shapes: tuple[torch.Size, ...], device: torch.device
+) -> tuple[Tensor, Tensor, list[tuple[torch.Size, tuple[int, ...], int]]]:
+    """Where the signs of several tensors lie, each tensor's from the first bit of a word.
+
+    Returns the stream of each word, (W,), its number in it, (W,), and for each tensor its shape,
+    strides and first sign.
+    """
+    counts = [-(-shape.numel() // 64) for shape in shapes]
+    owner = torch.repeat_interleave(torch.tensor(counts, device=device))  # (W,)
+    starts = [0, *accumulate(counts)][:-1]
+    numbers = torch.arange(len(owner), device=device)
+    numbers -= torch.tensor(starts, device=device)[owner]
+    strides = [torch.empty(shape, device="meta").stride() for shape in shapes]
+    views = [(shape, s, 64 * k) for shape, s, k in zip(shapes, strides, starts, strict=True)]
+    return owner, numbers, views
 
 
 def signs_of_each(
-    streams: Sequence[Stream], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> list[Tensor]:
-    """The first ``sizes[k]`` signs of each stream, (sizes[k],), from one pass over all their words.
+    states: list[list[int]],
+    shapes: tuple[torch.Size, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, ...]:
+    """The first signs of each stream, as a tensor of each shape, from one pass over all words.
 
-    Equal to :func:`signs` of each. On a small model it costs for all as much as that for one.
+    Equal to :func:`signs` of each of the streams with these :meth:`Stream.states`. On a small model
+    it costs for all as much as that for one.
     """
-    owner, numbers = _layout(tuple(-(-size // 64) for size in sizes), device)
-    keys, gammas = torch.tensor(
-        [[stream.key for stream in streams], [stream.gamma for stream in streams]], device=device
-    )[:, owner]
+    owner, numbers, views = _layout(shapes, device)
+    keys, gammas = torch.tensor(states, device=device).index_select(1, owner).unbind()  # (W,) each
     drawn = _signs_of(Stream(keys, gammas).at(numbers), dtype)  # (64 W,)
-    # each stream's last word may have more signs than needed: split into (used, unused, ...)
-    return list(drawn.split([n for size in sizes for n in (size, -size % 64)])[::2])
+    return tuple([drawn.as_strided(*view) for view in views])
 
 
 def _halves(stream: Stream, where: Where, device: torch.device) -> tuple[Tensor, Tensor]:
