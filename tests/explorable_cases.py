@@ -57,6 +57,16 @@ def model() -> nn.Module:
     return found.double()
 
 
+def before_and_after() -> tuple[Explorable, list[Case]]:
+    """Stored probabilities, and how many pictures are read correctly."""
+    pictures, y = normal(3, 2, 2, seed=0), torch.tensor([0, 2, 1])
+    before, after = (normal(3, 3, seed=k).softmax(1) for k in (1, 2))
+    found = zo.explorables.intro.before_and_after(pictures, y, before=before, after=after)
+    right = [int((p.argmax(1) == y).sum()) for p in (before, after)]
+    kept = {"y": 2, "from": float(before[1, 2]), "to": float(after[1, 2]), "right": right}
+    return found, [({"n": 2}, kept)]
+
+
 def estimator_error() -> tuple[Explorable, list[Case]]:
     """Errors of estimates along the directions of the package, and their law."""
     found = zo.explorables.gradients_from_values.estimator_error(normal(100, seed=0), seed=7)
@@ -287,6 +297,7 @@ def structured() -> tuple[Explorable, list[Case]]:
 
 
 MAKERS: tuple[Callable[[], tuple[Explorable, list[Case]]], ...] = (
+    before_and_after,
     estimator_error,
     quadratic,
     one_step,

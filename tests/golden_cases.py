@@ -1,7 +1,8 @@
 """What must never change: random numbers, directions, a short run, the bytes of a ledger.
 
 A run on disk is a seed and P numbers per step. Whoever changes a value below makes every ledger and
-every checkpoint that exists useless. `golden.json` holds what version 0.1.0 computed.
+every checkpoint that exists useless. `golden.json` holds what version 0.1.0 computed, and 0.2.0 for
+Uniform directions, which are younger.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def exact_numbers() -> dict[str, Any]:
         "uniforms": uniforms(stream, slice(3, 9), CPU).tolist(),
         "uniforms by number": uniforms(stream, picked, CPU).tolist(),
         "directions": bits(zo.Rademacher().dense(model(), P=3, seed=11, step=4)),
+        "uniform directions": bits(zo.Uniform().dense(model(), P=3, seed=11, step=4)),
+        "uniform directions in float64": bits(
+            zo.Uniform().dense(model().double(), P=3, seed=11, step=4)
+        ),
     }
 
 

@@ -55,6 +55,11 @@ def rademacher(seed: int, step: int, p: int, i: int, j: int) -> float:
     return sign((seed, step, p, i), j)
 
 
+def symmetric_uniform(seed: int, step: int, p: int, i: int, j: int) -> float:
+    """The middle of one of 2^32 equal intervals of (-sqrt(3), sqrt(3))."""
+    return (2.0 * uniform((seed, step, p, i), j) - 1.0 + 2.0**-32) * math.sqrt(3.0)
+
+
 def gaussian(seed: int, step: int, p: int, i: int, j: int) -> float:
     return normal((seed, step, p, i), j)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import zotutor as zo
-from zotutor import Gaussian, LowRank, Rademacher, Sparse, Sphere
+from zotutor import Gaussian, LowRank, Rademacher, Sparse, Sphere, Uniform
 from zotutor.bounds import jl_rate
 from zotutor.directions import Directions
 from zotutor.dynamics import cross_entropy_gradient, log_softmax_jacobian
@@ -31,9 +31,9 @@ from zotutor.parameters import resolve
 Z = 4.5
 """Standard errors allowed between a Monte Carlo mean and its law."""
 
-IID: list[Directions] = [Gaussian(), Rademacher(), Sparse(0.2)]
+IID: list[Directions] = [Gaussian(), Rademacher(), Uniform(), Sparse(0.2)]
 FAMILIES: list[Directions] = [*IID, Sphere(), LowRank(1), LowRank(3)]
-BOUNDED: list[Directions] = [Gaussian(), Rademacher(), Sphere()]
+BOUNDED: list[Directions] = [Gaussian(), Rademacher(), Uniform(), Sphere()]
 by_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 by_bounded = pytest.mark.parametrize("family", BOUNDED, ids=repr)
 

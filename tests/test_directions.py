@@ -34,7 +34,7 @@ from zotutor.directions import (
 )
 from zotutor.streams import Stream
 
-IID: list[Directions] = [zo.Rademacher(), zo.Gaussian(), zo.Sparse(0.25)]
+IID: list[Directions] = [zo.Rademacher(), zo.Gaussian(), zo.Uniform(), zo.Sparse(0.25)]
 FAMILIES: list[Directions] = [*IID, zo.Sphere(), zo.LowRank(2)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(3, 4), (), (5,), (2, 3, 2), (70,)]
@@ -57,8 +57,12 @@ def naively(family: Directions, **name: int) -> list[list[float]]:
         return naive.low_rank(family.rank, SHAPES, **name)
     if isinstance(family, zo.Sparse):
         return naive.direction(naive.sparse(family.density), SHAPES, **name)
-    entry = naive.rademacher if isinstance(family, zo.Rademacher) else naive.gaussian
-    return naive.direction(entry, SHAPES, **name)
+    plain = {
+        zo.Rademacher: naive.rademacher,
+        zo.Gaussian: naive.gaussian,
+        zo.Uniform: naive.symmetric_uniform,
+    }
+    return naive.direction(plain[type(family)], SHAPES, **name)
 
 
 # ---- the same numbers everywhere ---------------------------------------------------------------
@@ -109,7 +113,7 @@ def test_directions_are_those_of_plain_python(
         got = direction.tensor(i, torch.float64)
         assert got.shape == SHAPES[i]
         expected = torch.tensor(part, dtype=torch.float64).view(SHAPES[i])
-        if isinstance(family, zo.Rademacher):
+        if isinstance(family, (zo.Rademacher, zo.Uniform)):  # integers, and at most one rounding
             assert torch.equal(got, expected)
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
@@ -370,6 +374,7 @@ def test_a_direction_holds_no_numbers() -> None:
     [
         ("rademacher", zo.Rademacher()),
         ("gaussian", zo.Gaussian()),
+        ("uniform", zo.Uniform()),
         ("sphere", zo.Sphere()),
         ("sparse:0.123", zo.Sparse(0.123)),
         ("lowrank:4", zo.LowRank(4)),
@@ -518,6 +523,18 @@ def test_normals_have_the_normal_distribution() -> None:
     distance = torch.maximum((steps[1:] - cdf).abs().max(), (cdf - steps[:-1]).abs().max())
     assert float(distance) * math.sqrt(n) < 2.7
     assert u.abs().max() < 6.8
+
+
+@pytest.mark.statistical
+def test_uniform_entries_have_the_uniform_distribution() -> None:
+    # Kolmogorov and Smirnov, as above
+    n = 1 << 18
+    u = sample(zo.Uniform(), n).sort().values
+    cdf = (u / math.sqrt(3) + 1) / 2
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    distance = torch.maximum((steps[1:] - cdf).abs().max(), (cdf - steps[:-1]).abs().max())
+    assert float(distance) * math.sqrt(n) < 2.7
+    assert 1.732 < float(u.abs().max()) <= math.sqrt(3)
 
 
 @pytest.mark.statistical

@@ -8,7 +8,7 @@ import torch
 import zotutor as zo
 from zotutor.directions import CHUNK, Directions, LowRank, draw
 
-FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3)]
+FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Uniform(), zo.Sphere(), zo.Sparse(0.3)]
 
 
 def parameters(*sizes: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 import zotutor as zo
 from zotutor import directions, dynamics, parameters
 
-FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3), zo.LowRank(2)]
+FAMILIES = [
+    zo.Rademacher(),
+    zo.Gaussian(),
+    zo.Uniform(),
+    zo.Sphere(),
+    zo.Sparse(0.3),
+    zo.LowRank(2),
+]
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 
 ORDERS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from zotutor.directions import CHUNK, Directions
 from zotutor.estimators import Method, default_eps, projected_gradients
 
 METHODS: tuple[Method, ...] = get_args(Method)
-IID: list[Directions] = [zo.Rademacher(), zo.Gaussian(), zo.Sparse(0.5)]
+IID: list[Directions] = [zo.Rademacher(), zo.Gaussian(), zo.Uniform(), zo.Sparse(0.5)]
 FAMILIES: list[Directions] = [*IID, zo.Sphere(), zo.LowRank(2)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 

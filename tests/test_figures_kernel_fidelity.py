@@ -39,3 +39,20 @@ DRAWN: list[Callable[[], Figure]] = [
 @pytest.mark.parametrize("draw", DRAWN)
 def test_draws_and_leaves_nothing_open(draw: Callable[[], Figure]) -> None:
     drawn(draw)
+
+
+def test_spread_over_pairs_shows_medians_bands_and_the_law() -> None:
+    quantiles = torch.tensor([[0.5, 1.0, 2.0], [0.25, 0.5, 1.0]])
+    kinds = {"4 and 9": {"Gaussian": quantiles, "Uniform": 2 * quantiles}}
+    figure = drawn(
+        lambda: zo.figures.spread_over_pairs(
+            [1, 4], {"relative": kinds}, {"relative": {"4 and 9": [1.1, 0.55]}}
+        )
+    )
+    (ax,) = figure.axes
+    lines = {str(line.get_label()): line for line in ax.get_lines()}
+    np.testing.assert_allclose(lines["4 and 9, Uniform"].get_ydata(), [2.0, 1.0])  # type: ignore[arg-type]
+    assert any(list(line.get_ydata()) == [1.1, 0.55] for line in ax.get_lines())  # type: ignore[arg-type]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert float(np.min(band[:, 1])) == 0.25  # type: ignore[index]
+    assert float(np.max(band[:, 1])) == 2.0  # type: ignore[index]

@@ -57,3 +57,27 @@ def test_similarity_of_pairs_shares_its_axis() -> None:
     legend = right.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["same", "other"]
+
+
+def study_of(name: str, deviations: list[float]) -> dict[str, Any]:
+    """A model's entry in the table, with one run for each of P = 1, 4."""
+    runs = [
+        {"family": family, "P": P, "seed": 0, "deviation": [0.0, 0.5 * end, end]}
+        for family in ("gaussian", "rademacher")
+        for P, end in zip((1, 4), deviations, strict=True)
+    ]
+    law = {"rademacher": [0.0, 0.05, 0.1], "gaussian": [0.0, 0.05, 0.1]}
+    return {"record": [0, 5, 10], "sgd_change": [0.0, 0.1, 0.2], "law": law, "runs": runs}
+
+
+def test_run_deviations_draws_the_law_as_it_is_without_a_fit() -> None:
+    models = {"one": study_of("one", [0.1, 0.06]), "two": study_of("two", [9.0, 9.0])}
+    drawn = closed(zo.figures.run_deviations(models))
+    for left, right in (drawn.axes[:2], drawn.axes[2:]):
+        lines = {str(line.get_label()): line for line in left.get_lines()}
+        np.testing.assert_allclose(lines["law"].get_ydata(), [0.1, 0.05])  # type: ignore[arg-type]
+        lines = {str(line.get_label()): line for line in right.get_lines()}
+        np.testing.assert_allclose(lines["law, $P = 4$"].get_ydata(), [0.0, 0.025, 0.05])  # type: ignore[arg-type]
+        np.testing.assert_allclose(lines["change by SGD"].get_ydata(), [0.0, 0.1, 0.2])  # type: ignore[arg-type]
+    points = {str(line.get_label()): line for line in drawn.axes[0].get_lines()}
+    np.testing.assert_allclose(points["signs"].get_ydata(), [0.1, 0.06])  # type: ignore[arg-type]

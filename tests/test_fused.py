@@ -23,7 +23,7 @@ from zotutor.directions import Directions
 C, DRAW = 0.05, {"seed": 3, "step": 2}
 HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [torch.float32, *HALVES]
-DENSE = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.5)]
+DENSE = [zo.Rademacher(), zo.Gaussian(), zo.Uniform(), zo.Sphere(), zo.Sparse(0.5)]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 

@@ -217,9 +217,9 @@ print("refused")
 # ---- public names -------------------------------------------------------------------------------
 
 PROMISED = """
-Gaussian Rademacher Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp vjp entk
-zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim jacobians
-kernels dynamics datasets models figures exercises NonFiniteLossError
+Gaussian Rademacher Uniform Sphere Sparse LowRank perturbed estimate_gradient ZOSGD jacobian jvp
+vjp entk zo_entk one_step alignment effective_rank relative_frobenius directions estimators optim
+jacobians kernels dynamics datasets models figures exercises NonFiniteLossError
 """.split()
 
 

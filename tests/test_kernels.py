@@ -21,7 +21,14 @@ from zotutor.jacobians import jacobian_at
 from zotutor.parameters import Parameters
 
 ALL = pytest.mark.parametrize("case", CASES)
-FAMILIES = [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.3), zo.LowRank(2)]
+FAMILIES = [
+    zo.Rademacher(),
+    zo.Gaussian(),
+    zo.Uniform(),
+    zo.Sphere(),
+    zo.Sparse(0.3),
+    zo.LowRank(2),
+]
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 

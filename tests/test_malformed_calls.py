@@ -625,4 +625,12 @@ def test_there_are_a_thousand_malformed_calls_of_every_public_function() -> None
     assert public == set(CALLS)
 
 
-_NOT_CALLED = {"Gaussian", "LowRank", "Rademacher", "Sparse", "Sphere", "NonFiniteLossError"}
+_NOT_CALLED = {
+    "Gaussian",
+    "LowRank",
+    "Rademacher",
+    "Sparse",
+    "Sphere",
+    "Uniform",
+    "NonFiniteLossError",
+}

@@ -31,6 +31,7 @@ from zotutor.estimators import projected_gradients
 FAMILIES: list[Directions] = [
     zo.Rademacher(),
     zo.Gaussian(),
+    zo.Uniform(),
     zo.Sphere(),
     zo.Sparse(0.5),
     zo.LowRank(2),

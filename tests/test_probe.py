@@ -445,7 +445,8 @@ def test_a_probe_equals_perturbing_a_copy_in_place(name: str, c: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    "family", [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.5), zo.LowRank(2)]
+    "family",
+    [zo.Rademacher(), zo.Gaussian(), zo.Uniform(), zo.Sphere(), zo.Sparse(0.5), zo.LowRank(2)],
 )
 def test_what_is_handed_out_is_theta_plus_c_u_rounded_once(
     family: Directions, dtype: torch.dtype

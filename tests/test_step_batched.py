@@ -194,7 +194,9 @@ def repeated(model: nn.Module) -> Callable[[int], Tensor]:
     return lambda copies: model(X.repeat(copies, 1)).square().view(copies, -1).mean(1)
 
 
-@pytest.mark.parametrize("family", [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.5)])
+@pytest.mark.parametrize(
+    "family", [zo.Rademacher(), zo.Gaussian(), zo.Uniform(), zo.Sphere(), zo.Sparse(0.5)]
+)
 def test_other_families_are_refused(family: zo.directions.Directions) -> None:
     model = nn.Linear(4, 3)
     message = r"directions: given .*, expected LowRank.*use LowRank\(rank\)"

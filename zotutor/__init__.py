@@ -27,7 +27,7 @@ from . import (
 )
 from .bounds import jl_epsilon, jl_min_perturbations, kernel_error_bound
 from .closure import NonFiniteLossError
-from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere
+from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere, Uniform
 from .dynamics import one_step, step_change
 from .estimators import estimate_gradient
 from .jacobians import jacobian, jvp, vjp
@@ -68,6 +68,7 @@ __all__ = [
     "Rademacher",
     "Sparse",
     "Sphere",
+    "Uniform",
     "alignment",
     "bounds",
     "cka",

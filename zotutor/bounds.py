@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .checks import check_integer, check_real
 from .deprecation import keyword_only
-from .directions import Directions, Gaussian, Rademacher, Sphere, check_family
+from .directions import Directions, Gaussian, Rademacher, Sphere, Uniform, check_family
 from .laws import check_representable, check_rows
 
 
@@ -28,11 +28,12 @@ def _union_factor(directions: Directions) -> float:
     # k = 1: thm-jl-pair. k = 2: thm-jl-signs, by polarization, so two norms for each inner product
     if isinstance(directions, Gaussian):
         return 1.0
-    if isinstance(directions, (Rademacher, Sphere)):
+    if isinstance(directions, (Rademacher, Uniform, Sphere)):
         return 2.0
     raise ValueError(
-        f"directions: given {directions}, expected Gaussian, Rademacher or Sphere, whose tails are "
-        "at most a normal's; for others no dimension-free bound holds: use kernel_error_law"
+        f"directions: given {directions}, expected Gaussian, Rademacher, Uniform or Sphere, whose "
+        "tails are at most a normal's; for others no dimension-free bound holds: use "
+        "kernel_error_law"
     )
 
 
@@ -70,8 +71,8 @@ def jl_min_perturbations(
 
     with probability at least 1 - delta |(U^T a) . (U^T b) - a . b| <= epsilon |a| |b| for every
     pair a, b of two different ones of the n vectors. k = 1 for Gaussian (the paper's form); k = 2
-    for Rademacher and Sphere, whose proof bounds the norms of a + b and a - b. The number of
-    parameters d does not appear.
+    for Rademacher, Uniform and Sphere, whose proof bounds the norms of a + b and a - b. The number
+    of parameters d does not appear.
 
     scikit-learn's ``johnson_lindenstrauss_min_dim`` answers another question: how many are enough
     to preserve squared distances with a probability of at least 1/n, by its proof.
@@ -80,7 +81,7 @@ def jl_min_perturbations(
         n: number of vectors, at least 2; 2 V for the rows of one kernel block.
         epsilon: allowed error relative to |a| |b|, above 0.
         delta: probability of failure, in (0, 1).
-        directions: Gaussian, Rademacher or Sphere; Rademacher by default.
+        directions: Gaussian, Rademacher, Uniform or Sphere; Rademacher by default.
 
     Returns:
         The smallest such P.
@@ -114,7 +115,7 @@ def jl_epsilon(P: int, n: int, *, delta: float, directions: Directions | None = 
         P: number of perturbations, at least 1.
         n: number of vectors, at least 2.
         delta: probability of failure, in (0, 1).
-        directions: Gaussian, Rademacher or Sphere; Rademacher by default.
+        directions: Gaussian, Rademacher, Uniform or Sphere; Rademacher by default.
 
     Returns:
         epsilon, such that all inner products of n vectors are preserved to epsilon |a| |b| with
@@ -158,7 +159,7 @@ def kernel_error_bound(
         J_u: Jacobian (V, d) of the updated-on input.
         P: number of perturbations.
         delta: probability of failure, in (0, 1).
-        directions: Gaussian, Rademacher or Sphere; Rademacher by default.
+        directions: Gaussian, Rademacher, Uniform or Sphere; Rademacher by default.
 
     Returns:
         The bound on the squared Frobenius norm.

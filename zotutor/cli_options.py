@@ -84,7 +84,7 @@ Length = Annotated[
 Seed = Annotated[int, typer.Option(help="Of directions, batches and shots.")]
 Family = Annotated[
     str,
-    typer.Option(help="rademacher, gaussian, sphere, sparse:DENSITY or lowrank:RANK."),
+    typer.Option(help="rademacher, gaussian, uniform, sphere, sparse:DENSITY or lowrank:RANK."),
 ]
 
 # ---- finetune ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_floats, check_integer, check_real
-from .directions import Directions, Gaussian, Rademacher, Sparse, check_family
+from .directions import INDEPENDENT, Directions, check_family
 from .laws import pair_terms
 
 
@@ -110,7 +110,7 @@ def quadratic_deviation(
         lr: learning rate eta, above 0.
         steps: T, at least 1.
         P: number of perturbations, at least 1.
-        directions: Gaussian, Rademacher or Sparse; Rademacher by default.
+        directions: Gaussian, Rademacher, Uniform or Sparse; Rademacher by default.
 
     Returns:
         sqrt(tr(B C B^T)) / |B (theta_T - theta_0)|, computed in float64.
@@ -124,10 +124,10 @@ def quadratic_deviation(
         1.0
     """
     family = check_family(directions)
-    if not isinstance(family, (Gaussian, Rademacher, Sparse)):
+    if not isinstance(family, INDEPENDENT):
         raise ValueError(
-            f"directions: given {family}, expected independent entries (Gaussian, Rademacher or "
-            "Sparse); for others use contracted_constant, or draw runs"
+            f"directions: given {family}, expected independent entries (Gaussian, Rademacher, "
+            "Uniform or Sparse); for others use contracted_constant, or draw runs"
         )
     B, g, H = _checked(B, g, H)
     lr = check_real("lr", lr, low=0.0, open_low=True)

@@ -192,8 +192,8 @@ def weighted_sums(directions: Sequence[Direction], weights: Sequence[float]) -> 
 class Directions(ABC):
     """A family of random directions with mean 0 and E[u u^T] = I.
 
-    Subclasses: :class:`Rademacher` (the default), :class:`Gaussian`, :class:`Sphere`,
-    :class:`Sparse`, :class:`LowRank`.
+    Subclasses: :class:`Rademacher` (the default), :class:`Gaussian`, :class:`Uniform`,
+    :class:`Sphere`, :class:`Sparse`, :class:`LowRank`.
     """
 
     @property
@@ -360,6 +360,34 @@ class Gaussian(Directions):
 
 
 @dataclass(frozen=True)
+class Uniform(Directions):
+    """Independent entries, uniform on (-sqrt(3), sqrt(3)).
+
+    kappa = E[u_i^4] = 9/5: by the exact law between Rademacher and Gaussian. The third family of
+    the paper's study; it has no advantage over :class:`Rademacher`. An entry is an odd integer
+    below 2^32 in size, times sqrt(3) / 2^32 in float64, rounded once: the same on every device.
+
+    References:
+        Li et al. (2026).
+
+    Example:
+        >>> u = Uniform().dense([torch.zeros(1000, requires_grad=True)], P=1, seed=0, step=0)
+        >>> bool(u.abs().max() <= 3**0.5), round(float(u.square().mean()), 1)
+        (True, 1.0)
+    """
+
+    @property
+    def kurtosis(self) -> float:
+        """9/5: E[u^4] / E[u^2]^2 of a uniform number of mean 0."""
+        return 9.0 / 5.0
+
+    def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
+        v = uniforms(direction.stream(i), where, direction.device)  # n / 2^32
+        # (2 n + 1 - 2^32) / 2^32 needs 33 bits, so that only the last product is rounded
+        return v.mul_(2.0).sub_(1.0 - 2.0**-32).mul_(math.sqrt(3.0)).to(dtype)
+
+
+@dataclass(frozen=True)
 class Sphere(Directions):
     """Uniform on the sphere of radius sqrt(d): u = sqrt(d) n / |n|, n standard normal.
 
@@ -510,15 +538,19 @@ def _sum_of_products(A: Tensor, B: Tensor) -> Tensor:
     return total
 
 
+INDEPENDENT = (Rademacher, Gaussian, Uniform, Sparse)
+"""The families with independent entries, whose laws depend on the family by kappa alone."""
+
 _BY_NAME: dict[str, type[Directions]] = {
     "rademacher": Rademacher,
     "gaussian": Gaussian,
+    "uniform": Uniform,
     "sphere": Sphere,
 }
 
 
 def from_name(text: str) -> Directions:
-    """The family of directions with this name: rademacher, gaussian, sphere, sparse:0.1, lowrank:4.
+    """The family with this name: rademacher, gaussian, uniform, sphere, sparse:0.1 or lowrank:4.
 
     Raises:
         ValueError: for another name, or a parameter that is not a number in its range.

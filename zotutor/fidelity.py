@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .checks import check_floats, check_integer, check_labels, check_tensor
 from .deprecation import moved
-from .directions import Directions, Gaussian, Rademacher, Sparse, check_draw
+from .directions import INDEPENDENT, Directions, Rademacher, check_draw
 from .kernels import product, projected
 from .parameters import ParametersLike, resolve
 from .similarity import centered_cosine, relative_frobenius, spectral_distance
@@ -96,7 +96,7 @@ def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) 
     Args:
         J: Jacobians (N, V, d).
         pairs: (M, 2), integers: positions in J.
-        directions: Gaussian, Rademacher or Sparse; Rademacher by default.
+        directions: Gaussian, Rademacher, Uniform or Sparse; Rademacher by default.
 
     Returns:
         Shape (M,), float64.
@@ -111,10 +111,10 @@ def pair_law(J: Tensor, pairs: Tensor, *, directions: Directions | None = None) 
         tensor([1.], dtype=torch.float64)
     """
     family = Rademacher() if directions is None else directions
-    if not isinstance(family, (Gaussian, Rademacher, Sparse)):
+    if not isinstance(family, INDEPENDENT):
         raise ValueError(
-            f"directions: given {family}, expected Gaussian, Rademacher or Sparse; for the others "
-            "call kernel_error_law for each pair"
+            f"directions: given {family}, expected Gaussian, Rademacher, Uniform or Sparse; for "
+            "the others call kernel_error_law for each pair"
         )
     pairs = _check_pairs(pairs, J)
     columns = J.double().square().sum(1)  # (N, d): squared norm of each column of J

@@ -15,15 +15,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_floats, check_integer, check_real
-from .directions import (
-    Directions,
-    Gaussian,
-    LowRank,
-    Rademacher,
-    Sparse,
-    Sphere,
-    check_family,
-)
+from .directions import INDEPENDENT, Directions, LowRank, Sphere, check_family
 from .parameters import matrix_shape
 
 Shapes = Sequence[Sequence[int]]
@@ -457,7 +449,7 @@ def perturbations_needed(
     if alignment > 1.0 + 1e-6 or overlap > 1.0 + 1e-6:
         raise ValueError(f"alignment, overlap: given {alignment} and {overlap}, expected at most 1")
     family = check_family(directions)
-    if not isinstance(family, (Gaussian, Rademacher, Sparse, Sphere)):
+    if not isinstance(family, (*INDEPENDENT, Sphere)):
         raise ValueError(
             f"directions: given {family}, whose law needs more than the alignment; use plan"
         )

@@ -730,7 +730,14 @@ def test_the_hash_of_weights_sees_every_bit_shape_and_dtype(base: Callable[..., 
 
 @pytest.mark.parametrize(
     "directions",
-    [zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.123), zo.LowRank(4)],
+    [
+        zo.Rademacher(),
+        zo.Gaussian(),
+        zo.Uniform(),
+        zo.Sphere(),
+        zo.Sparse(0.123),
+        zo.LowRank(4),
+    ],
     ids=repr,
 )
 def test_a_family_is_found_by_its_name(directions: Any) -> None:

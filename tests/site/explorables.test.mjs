@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { PHONE, SITE, browse } from "./site.mjs";
 
 const CHAPTERS = [
-  "gradients_from_values", "zo_sgd", "learning_dynamics", "kernel_emerges", "jl_lemma",
+  "intro", "gradients_from_values", "zo_sgd", "learning_dynamics", "kernel_emerges", "jl_lemma",
   "kernel_fidelity", "dimension_free", "loss_view", "trajectories", "llm_dynamics",
   "llm_finetuning", "beyond",
 ];

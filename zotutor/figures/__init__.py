@@ -25,6 +25,7 @@ from .kernel_fidelity import (
     error_against_perturbations,
     measures_against_perturbations,
     spectra,
+    spread_over_pairs,
 )
 from .learning_dynamics import (
     agreement,
@@ -34,7 +35,12 @@ from .learning_dynamics import (
     power_laws,
     three_factors,
 )
-from .llm_dynamics import next_token_changes, similarity_maps, similarity_of_pairs
+from .llm_dynamics import (
+    next_token_changes,
+    run_deviations,
+    similarity_maps,
+    similarity_of_pairs,
+)
 from .llm_finetuning import (
     accuracies,
     accuracy_against_costs,
@@ -107,10 +113,12 @@ __all__ = [
     "random_walk",
     "rounded_walks",
     "run_curves",
+    "run_deviations",
     "runs_on_quadratic",
     "similarity_maps",
     "similarity_of_pairs",
     "spectra",
+    "spread_over_pairs",
     "stable_steps",
     "steps_by_dimension",
     "steps_by_width",

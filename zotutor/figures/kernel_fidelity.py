@@ -15,7 +15,7 @@ from .parts import (
     look,
     value_ticks,
 )
-from .style import FO, THEORY, THEORY_DASHES, ZO, figure
+from .style import CYCLE, FO, MARKERS, THEORY, THEORY_DASHES, ZO, figure
 
 
 @figure
@@ -51,6 +51,48 @@ def error_against_perturbations(
         ax.set_xlabel("number of perturbations $P$")
     axes[0, 0].set_ylabel("relative error of $K_U$")
     axes[0, -1].legend(fontsize=9)
+    return fig
+
+
+@figure
+def spread_over_pairs(
+    P: Values,
+    panels: Mapping[str, Mapping[str, Mapping[str, Values]]],
+    laws: Mapping[str, Mapping[str, Values]],
+) -> Figure:
+    """Errors against P for many pairs of a kind: the median, and the middle 80 % of the pairs.
+
+    Args:
+        P: (M,), numbers of perturbations.
+        panels: what the error is relative to -> kind of pair -> family -> the 10 %, 50 % and 90 %
+            quantiles, (M, 3). The band is that of the first family.
+        laws: what the error is relative to -> kind of pair -> median of the law (M,), dashed.
+    """
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.9), squeeze=False)
+    counts = array(P)
+    for ax, (title, kinds) in zip(axes[0], panels.items(), strict=True):
+        for position, (kind, families) in enumerate(kinds.items()):
+            color = CYCLE[position % len(CYCLE)]
+            band = array(next(iter(families.values())))
+            ax.fill_between(counts, band[:, 0], band[:, 2], color=color, alpha=0.18, lw=0)
+            for number, (family, quantiles) in enumerate(families.items()):
+                shift = 1.1 ** (number - (len(families) - 1) / 2)  # side by side
+                ax.plot(
+                    counts * shift,
+                    array(quantiles)[:, 1],
+                    MARKERS[number],
+                    color=color,
+                    label=f"{kind}, {family}",
+                )
+            ax.plot(counts, array(laws[title][kind]), color=THEORY, ls="--", lw=1.1)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        count_ticks(ax, counts)
+        ax.set_title(title)
+        ax.set_xlabel("number of perturbations $P$")
+    axes[0, 0].set_ylabel("error of $K_U$, median over pairs")
+    axes[0, 0].plot([], [], color=THEORY, ls="--", lw=1.1, label="law")
+    axes[0, 0].legend(fontsize=8)
     return fig
 
 

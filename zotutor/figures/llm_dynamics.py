@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from .parts import Values, array
+from .parts import Values, array, count_ticks, look, value_ticks
 from .style import CYCLE, FO, THEORY, ZO, figure
 
-__all__ = ["next_token_changes", "similarity_maps", "similarity_of_pairs"]
+__all__ = ["next_token_changes", "run_deviations", "similarity_maps", "similarity_of_pairs"]
 
 
 @figure
@@ -124,4 +124,48 @@ def similarity_of_pairs(
         ax.set_ylabel("density of pairs")
     axes[0, -1].legend(loc="upper right", fontsize=9)
     fig.supxlabel(xlabel, fontsize=11)
+    return fig
+
+
+@figure
+def run_deviations(models: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """How far runs of ZO-SGD are from the run of SGD: against P at the end, and against the step.
+
+    A row a model. Each run is a point on the left; dashed is the law, which is not fitted. On the
+    right are the runs with signs, a color for each P, and the change that SGD makes.
+
+    Args:
+        models: for each title the entry of a model in the table ``study``.
+    """
+    fig, axes = plt.subplots(len(models), 2, figsize=(9.0, 3.4 * len(models)), squeeze=False)
+    for (left, right), (title, model) in zip(axes, models.items(), strict=True):
+        runs = [run for run in model["runs"] if run["family"] == "rademacher"]
+        others = [run for run in model["runs"] if run["family"] != "rademacher"]
+        counts = np.unique([run["P"] for run in model["runs"]])
+        for position, (name, group) in enumerate((("signs", runs), ("Gaussian", others)), 1):
+            x = array([run["P"] for run in group]) * 1.06 ** (2 * position - 3)  # side by side
+            y = [run["deviation"][-1] for run in group]
+            left.plot(x, y, ls="", label=name, **look(position))
+        ends = model["law"]["rademacher"][-1] / np.sqrt(counts)
+        left.plot(counts, ends, color=THEORY, ls="--", label="law")
+        left.set_xscale("log")
+        left.set_yscale("log")
+        count_ticks(left, counts)
+        value_ticks(left)
+        left.set_xlabel("number of perturbations $P$")
+        left.set_ylabel("RMS deviation of a logit")
+        left.set_title(f"{title}, after {model['record'][-1]} steps")
+        left.legend(fontsize=9)
+        right.plot(model["record"], model["sgd_change"], color=FO, label="change by SGD")
+        for position, P in enumerate(np.unique([run["P"] for run in runs]), 1):
+            color = CYCLE[position % len(CYCLE)]
+            for run in runs:
+                if run["P"] == P:
+                    right.plot(model["record"], run["deviation"], color=color, lw=0.8)
+            law = array(model["law"]["rademacher"]) / np.sqrt(P)
+            right.plot(model["record"], law, color=color, ls="--", label=f"law, $P = {P}$")
+        right.set_xlabel("step")
+        right.set_ylabel("RMS over the logits")
+        right.set_title("deviation of each run (thin)")
+        right.legend(fontsize=8)
     return fig

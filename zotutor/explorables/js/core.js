@@ -44,7 +44,8 @@ function number(x) {
   if (k >= -3 && k < 5) return String(Number(x.toPrecision(3))).replace("-", "−");
   let digits = x / 10 ** k;
   if (Math.abs(digits) > 9.95) [digits, k] = [digits / 10, k + 1];
-  return `${digits.toFixed(1).replace("-", "−")} × ${powerOfTen(k)}`;
+  const shown = digits.toFixed(1).replace("-", "−");
+  return shown === "1.0" ? powerOfTen(k) : `${shown} × ${powerOfTen(k)}`;
 }
 
 function linearTicks([low, high]) {

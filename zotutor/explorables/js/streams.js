@@ -4,20 +4,20 @@
 
 const word = { hi: 0, lo: 0 }; // the result of each of these functions: nothing is allocated
 
-/** word = a + b modulo 2^64. */
-function add(aHi, aLo, bHi, bLo) {
-  const lo = aLo + bLo;
-  word.hi = (aHi + bHi + (lo > 0xffffffff ? 1 : 0)) >>> 0;
+/** word = word 1 + word 2 modulo 2^64. */
+function add(hi1, lo1, hi2, lo2) {
+  const lo = lo1 + lo2;
+  word.hi = (hi1 + hi2 + (lo > 0xffffffff ? 1 : 0)) >>> 0;
   word.lo = lo >>> 0;
 }
 
-/** word = a * b modulo 2^64, from the products of 16-bit digits. */
-function multiply(aHi, aLo, bHi, bLo) {
-  const a0 = aLo & 0xffff, a1 = aLo >>> 16, b0 = bLo & 0xffff, b1 = bLo >>> 16;
+/** word = word 1 times word 2 modulo 2^64, from the products of 16-bit digits. */
+function multiply(hi1, lo1, hi2, lo2) {
+  const a0 = lo1 & 0xffff, a1 = lo1 >>> 16, b0 = lo2 & 0xffff, b1 = lo2 >>> 16;
   const low = a0 * b0, cross1 = a0 * b1, cross2 = a1 * b0;
   const middle = (low >>> 16) + (cross1 & 0xffff) + (cross2 & 0xffff);
   const carry = (cross1 >>> 16) + (cross2 >>> 16) + (middle >>> 16);
-  word.hi = (a1 * b1 + carry + Math.imul(aHi, bLo) + Math.imul(aLo, bHi)) >>> 0;
+  word.hi = (a1 * b1 + carry + Math.imul(hi1, lo2) + Math.imul(lo1, hi2)) >>> 0;
   word.lo = ((middle << 16) | (low & 0xffff)) >>> 0;
 }
 
