@@ -62,6 +62,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 WAYS: dict[str, dict[str, Any]] = {
     "inference": {"method": "inference"},
     "zo": {"method": "zo", "lr": 2e-5},
+    "zo-bfloat16": {"method": "zo", "lr": 2e-5, "dtype": "bfloat16"},
     "lora-zo": {"method": "zo", "lr": 1e-2, "lora": True},
     "lora-adamw": {"method": "adamw", "lr": 1e-3, "lora": True},
     "adamw": {"method": "adamw", "lr": 2e-5},
@@ -216,8 +217,6 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         means = [sum(losses[k : k + size]) / size for k in range(0, len(losses) - size + 1, size)]
         run |= {"losses": [round(mean, 4) for mean in means], "seconds": round(c["seconds"], 1)}
         run |= {key: c[key] for key in ("tokens", "ledger_bytes")}
-        if "peak_mib" in c:
-            run["memory_mib"] = round(c["peak_mib"] - c["resident_mib"])
     return found
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +157,7 @@ class Costs(NamedTuple):
     seconds: float
     """Of one core, for all steps of a run; mean over seeds."""
     memory: float
-    """Peak during the steps in GB, weights included."""
+    """Peak during two steps on sentences in GB, weights included; NaN where not measured."""
 
 
 def smollm2_costs(table: dict[str, Any]) -> dict[str, Costs]:
@@ -170,13 +171,18 @@ def smollm2_costs(table: dict[str, Any]) -> dict[str, Costs]:
         >>> costs["ZO, bfloat16"].memory < costs["AdamW"].memory
         True
     """
+    peaks = {
+        cell["way"]: cell["memory_mib"] * 2**20 / 1e9
+        for cell in table["memory"]
+        if cell["shape"] == "sentences"
+    }
     return {
         row["name"]: Costs(
             accuracy=(row["accuracy"][0], row["accuracy"][1], row["accuracy"][2]),
             seeds=len(row["runs"]),
             steps=row["steps"],
             seconds=sum(run["seconds"] for run in row["runs"]) / len(row["runs"]),
-            memory=max(run.get("memory_mib", 0) for run in row["runs"]) * 2**20 / 1e9,
+            memory=peaks.get(row["way"], math.nan),
         )
         for row in table["rows"]
         if row["method"]
