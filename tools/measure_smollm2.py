@@ -43,8 +43,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "lora-adamw": ADAMW | {"lr": 1e-3, "lora": True},
     "zo-float32": ZO,
     "zo-bfloat16": ZO | {"dtype": "bfloat16"},
-    "zo-float16": ZO | {"dtype": "float16", "steps": 20},
-    "lora-zo": ZO | {"lr": 1e-2, "lora": True},
+    "zo-float16": ZO | {"dtype": "float16", "steps": 10},
+    "lora-zo": ZO | {"lr": 1e-2, "steps": 100, "lora": True},
 }
 TITLES = {
     "zero-shot": "zero-shot",
