@@ -205,6 +205,7 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     first = cells[0]
     found: dict[str, Any] = {
         "name": TITLES[name],
+        "way": {"zo-float32": "zo"}.get(name, name),  # among the memory cells
         "accuracy": pooled([c["accuracy"] for c in cells]),
     }
     for key in ("method", "dtype", "lora", "lr", "steps", "trainable", "weights_bytes"):

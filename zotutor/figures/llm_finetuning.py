@@ -158,7 +158,7 @@ def accuracy_against_costs(found: Mapping[str, Any], *, baseline: float) -> Figu
                 capsize=3,
                 label=name,
             )
-    axes[0].set(xscale="log", xlabel="seconds of one core", ylabel="accuracy, %")
+    axes[0].set(xlim=(0, None), xlabel="seconds of one core", ylabel="accuracy, %")
     axes[1].set(xlim=(0, None), xlabel="peak memory, GB")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
