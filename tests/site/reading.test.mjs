@@ -7,7 +7,7 @@ let site;
 before(async () => { site = await browse(); });
 after(() => site.close());
 
-for (const name of ["index.html", "book/kernel_fidelity.html", "search.html"]) {
+for (const name of ["book/intro.html", "book/kernel_fidelity.html", "search.html"]) {
   test(`${name} works from a folder, without a server`, async () => {
     const page = await site.open(name, { fromFile: true });
     assert.deepEqual(page.complaints, []);
@@ -71,8 +71,9 @@ test("a link to a theorem shows it, by pointer and by keyboard, and Escape hides
 test("a symbol shows what it means", async () => {
   const page = await site.open("book/kernel_fidelity.html");
   const wanted = await page.evaluate(() =>
-    [...symbolsOnPage.values()].findIndex((tex) => tex === "K_U"));
-  await page.locator("span.math").nth(wanted).hover();
+    [...symbolsOnPage].filter(([box]) => box.closest(".bd-article"))
+      .findIndex(([, tex]) => tex === "K_U"));
+  await page.locator(".bd-article span.math").nth(wanted).hover();
   await page.locator("#preview").waitFor({ state: "visible" });
   assert.match(await page.locator("#preview").innerText(), /kernel|eNTK/i);
   await page.context().close();
