@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-NAMES = ("minilm_kernel", "mnist_fidelity", "sst2_minilm", "zo_step_cpu")
+NAMES = ("minilm_kernel", "mnist_fidelity", "smollm2_snippets", "sst2_minilm", "zo_step_cpu")
 """The tables that ship."""
 
 
@@ -34,6 +36,101 @@ def table(name: str) -> dict[str, Any]:
     text = files("zotutor").joinpath("data", f"{name}.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+_PERFORMANCE = files("zotutor").joinpath("data", "performance")
+
+
+def performance_machines(comparison: str) -> list[str]:
+    """The folders of the machines on which a comparison was measured, in alphabetical order.
+
+    Args:
+        comparison: such as "step"; ``python -m benchmarks`` knows the others.
+
+    Returns:
+        Names for :func:`performance`; an empty list if there are none.
+
+    Example:
+        >>> performance_machines("no such comparison")
+        []
+    """
+    if not _PERFORMANCE.is_dir():
+        return []
+    folders = [folder for folder in _PERFORMANCE.iterdir() if folder.is_dir()]
+    return sorted(f.name for f in folders if f.joinpath(f"{comparison}.json").is_file())
+
+
+def performance(comparison: str, *, machine: str) -> dict[str, Any]:
+    """The record of a comparison on one machine, as ``python -m benchmarks --record`` wrote it.
+
+    Args:
+        comparison: such as "step".
+        machine: one of :func:`performance_machines`.
+
+    Returns:
+        Title, date, command, machine and versions, and under "cases" for each case the median
+        seconds of each way, the ratio to those of the base, its quartiles, and peak memory.
+
+    Raises:
+        ValueError: for a machine without a record of this comparison.
+    """
+    known = performance_machines(comparison)
+    if machine not in known:
+        where = f"one of {', '.join(known)}" if known else "a comparison that was recorded"
+        raise ValueError(
+            f"machine: given {machine!r} for the comparison {comparison!r}, expected {where}; "
+            f"to measure it, run: python -m benchmarks {comparison} --record"
+        )
+    path = _PERFORMANCE.joinpath(machine, f"{comparison}.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def performance_as_markdown(record: dict[str, Any]) -> str:
+    """A record of :func:`performance` as a table in Markdown.
+
+    Args:
+        record: as :func:`performance` returns.
+
+    Returns:
+        A line that says what was measured on what, a header, and a row for each way: its median
+        time, the ratio to the base with quartiles, the memory it adds, and the goal if there is
+        one.
+
+    Example:
+        >>> way = {"way": "a", "seconds": 0.25, "ratio": 1.0, "quartiles": [1.0, 1.0]}
+        >>> case = {"case": "one", "base": "a", "ways": [way]}
+        >>> keys = ("title", "machine", "clock", "torch", "date", "command")
+        >>> text = performance_as_markdown({"cases": [case]} | dict.fromkeys(keys, "-"))
+        >>> print(text.splitlines()[-1])
+        | one | a | 250 ms | 1 |  |  |
+    """
+    about = [record[key] for key in ("machine", "clock", "date")]
+    head = f"{record['title']}: {', '.join(about)}, torch {record['torch']}; `{record['command']}`"
+    lines = [head[:1].upper() + head[1:], ""]
+    lines.append("| case | way | time | over the base (quartiles) | memory | goal |")
+    lines.append("|:--|:--|--:|--:|--:|:--|")
+    for case in record["cases"]:
+        for number, row in enumerate(case["ways"]):
+            low, high = row["quartiles"]
+            is_base = row["way"] == case["base"]
+            ratio = "1" if is_base else f"{row['ratio']:.3g} ({low:.3g} to {high:.3g})"
+            memory = f"{row['bytes'] / 1e6:,.0f} MB" if "bytes" in row else ""
+            goal = ""
+            if "goal" in row:
+                met = "met" if row["ratio"] <= row["goal"] else "not met"
+                goal = f"{row['goal']:g}, {met}"
+            cells = ["" if number else case["case"], row["way"], _duration(row["seconds"])]
+            lines.append("| " + " | ".join([*cells, ratio, memory, goal]) + " |")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds to three digits, in a unit that fits."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
 
 
 def mnist_table() -> dict[str, Any]:
@@ -142,4 +239,87 @@ def minilm_as_markdown(table: dict[str, Any]) -> str:
     apart = [n["telling_apart"] for _, _, n in columns]
     row("telling apart, cosine", [f"{a['cosine']:.3f}" for a in apart])
     row("telling apart, $P$ for 50 %", [f"{a['P_for_half']:,}" for a in apart])
+    return "\n".join(lines)
+
+
+class Costs(NamedTuple):
+    """What one way of fine-tuning reached, and what it took."""
+
+    accuracy: tuple[float, float, float]
+    """Over all seeds, with its 95 % interval: value, low, high."""
+    seeds: int
+    steps: int
+    seconds: float
+    """Of one core, for all steps of a run; mean over seeds."""
+    memory: float
+    """Peak during two steps on sentences in GB, weights included; NaN where not measured."""
+
+
+def smollm2_costs(table: dict[str, Any]) -> dict[str, Costs]:
+    """Accuracy and costs of each way in the table "smollm2_snippets" that took steps, by its name.
+
+    Args:
+        table: as ``table("smollm2_snippets")`` returns.
+
+    Example:
+        >>> costs = smollm2_costs(table("smollm2_snippets"))
+        >>> costs["ZO, bfloat16"].memory < costs["AdamW"].memory
+        True
+    """
+    peaks = {
+        cell["way"]: cell["memory_mib"] * 2**20 / 1e9
+        for cell in table["memory"]
+        if cell["shape"] == "sentences"
+    }
+    return {
+        row["name"]: Costs(
+            accuracy=(row["accuracy"][0], row["accuracy"][1], row["accuracy"][2]),
+            seeds=len(row["runs"]),
+            steps=row["steps"],
+            seconds=sum(run["seconds"] for run in row["runs"]) / len(row["runs"]),
+            memory=peaks.get(row["way"], math.nan),
+        )
+        for row in table["rows"]
+        if row["method"]
+    }
+
+
+def smollm2_ledger() -> Path:
+    """The ledger of one run of that table: ZO on all weights in float32, of seed 0.
+
+    :func:`~zotutor.llm.replay` makes the tuned model of it, from ``zotutor.llm.load("smollm2")``.
+    """
+    return Path(str(files("zotutor").joinpath("data", "smollm2_snippets.ledger")))
+
+
+def smollm2_as_markdown(table: dict[str, Any]) -> str:
+    """The table "smollm2_snippets" in Markdown, a row for each way of fine-tuning.
+
+    Args:
+        table: as ``table("smollm2_snippets")`` returns.
+
+    Returns:
+        A header, and a row each: trained parameters, steps, learning rate; accuracy of each seed
+        and of all, with its 95 % interval; loss of the last ten batches; seconds; ledger in bytes.
+
+    Example:
+        >>> lines = smollm2_as_markdown(table("smollm2_snippets")).splitlines()
+        >>> lines[2].startswith("| zero-shot |")
+        True
+    """
+    titles = ("", "trained", "steps", "lr", "accuracy of each seed, %", "of all, %", "last loss")
+    lines = ["| " + " | ".join((*titles, "seconds", "ledger, bytes")) + " |"]
+    lines.append("|:--|--:|--:|--:|:--|:--|--:|--:|--:|")
+    for row in table["rows"]:
+        runs = row["runs"]
+        value, low, high = (100 * x for x in row["accuracy"][:3])
+        each = ", ".join(f"{100 * run['accuracy'][0]:.1f}" for run in runs)
+        cells = [row["name"], *[""] * 3, each, f"{value:.1f} ({low:.1f} to {high:.1f})", *[""] * 3]
+        if row["method"]:
+            cells[1:4] = [f"{row['trainable']:,}", str(row["steps"]), f"{row['lr']:g}"]
+            loss = sum(run["losses"][-1] for run in runs) / len(runs)
+            seconds = sum(run["seconds"] for run in runs) / len(runs)
+            ledger = runs[0]["ledger_bytes"]
+            cells[6:] = [f"{loss:.2f}", f"{seconds:.0f}", f"{ledger:,}" if ledger else ""]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -61,7 +61,8 @@ def plan_run(
     P: int,
     batch_size: int,
     directions: Directions | None,
-    eps: float | None,
+    eps: float,
+    enlarge: bool,
     samples: int | None = None,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
@@ -70,8 +71,6 @@ def plan_run(
     trainable = [p for p in prepared.rows.parameters() if p.requires_grad]
     size = Size.of(sum(p.numel() for p in trainable), batch_size)
     batches = Batches(ids, labels, size=size.examples, seed=seed)
-    # the coarsest dtype in the loss may not be that of a trainable parameter
-    least = default_eps(prepared.dtype) if eps is None else eps
     return plan_losses(
         example_losses(prepared, batches),
         prepared.rows,
@@ -79,11 +78,11 @@ def plan_run(
         P=P,
         batch_size=batch_size,
         directions=directions,
-        eps=least,
+        eps=eps,
         samples=samples or size.samples,
         seed=seed,
         progress=progress,
-        enlarge=eps is None,
+        enlarge=enlarge,
     )
 
 
@@ -147,7 +146,9 @@ def plan(
         P=P,
         batch_size=check_integer("batch_size", batch_size, low=1),
         directions=directions,
-        eps=eps,
+        # the coarsest dtype in the loss may not be that of a trainable parameter
+        eps=default_eps(prepared.dtype) if eps is None else eps,
+        enlarge=eps is None,
         samples=samples,
         seed=seed,
         progress=progress,
