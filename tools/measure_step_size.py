@@ -11,8 +11,13 @@ cells take half an hour, those of the other models some minutes.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import math
+import platform
+import statistics
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +148,66 @@ def measure(name: str, folder: Path) -> None:
         )
 
 
+def ends(folder: Path, name: str, family: str) -> dict[float, tuple[float, int]]:
+    """For each learning rate: the mean loss of the last quarters of runs, and how many runs."""
+    found: dict[float, list[float]] = {}
+    steps = SETTINGS[name]["steps"]
+    for path in sorted(folder.glob(f"{name}-{family}-*.json")):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        last = cell["losses"][-(steps // 4) :] if len(cell["losses"]) == steps else [math.inf]
+        found.setdefault(cell["lr"], []).append(sum(last) / len(last))
+    return {lr: (sum(losses) / len(losses), len(losses)) for lr, losses in sorted(found.items())}
+
+
+def crossing(losses: dict[float, tuple[float, int]], limit: float) -> float | None:
+    """Where the loss passes the limit, between two learning rates on a logarithmic scale."""
+    pairs = sorted((lr, loss) for lr, (loss, _) in losses.items())
+    for (lr, loss), (above, over) in pairwise(pairs):
+        if loss <= limit < over:
+            share = math.log(limit / loss) / math.log(over / loss) if math.isfinite(over) else 0.5
+            return lr * (above / lr) ** share
+    return None
+
+
+def compared(name: str, family: str, folder: Path) -> dict[str, Any] | None:
+    """What was measured and predicted for a model and a family, if there are runs."""
+    settings = SETTINGS[name]
+    losses = ends(folder, name, family)
+    if not losses:
+        return None
+    model, of_run = made(name, settings["batch_size"])
+    options = {"steps": settings["steps"], "directions": FAMILIES[family], "samples": 64}
+    plans = [zo.plan(of_run(777 + seed), model, **options, seed=seed) for seed in range(3)]
+    loss = sum(plan.loss.value for plan in plans) / 3
+    best = min(losses, key=lambda lr: losses[lr][0])
+    return {
+        "model": name,
+        "family": family,
+        "d": sum(p.numel() for p in model.parameters()),
+        **{key: settings[key] for key in ("steps", "batch_size")},
+        "loss": loss,
+        "predicted": statistics.geometric_mean(plan.border.value for plan in plans),
+        "predictions": [plan.border.value for plan in plans],
+        "measured": crossing(losses, 1.5 * loss),
+        "automatic": statistics.geometric_mean(plan.lr for plan in plans),
+        "best": best,
+        "ends": [[lr, *found] for lr, found in losses.items()],
+    }
+
+
+def table(folder: Path) -> None:
+    """Write zotutor/data/step_size.json."""
+    rows = [compared(name, family, folder) for name in SETTINGS for family in FAMILIES]
+    found = {
+        "command": "python tools/measure_step_size.py run FOLDER; ... table FOLDER",
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, one thread; torch {torch.__version__}",
+        "border": "the mean loss of the last quarter, over seeds, is 1.5 times that at the start",
+        "rows": [row for row in rows if row is not None],
+    }
+    write(Path(zo.__file__).parent / "data" / "step_size.json", found)
+
+
 def main() -> None:
     """Run the cells, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -155,6 +220,8 @@ def main() -> None:
     if given.what == "run":
         for name in given.models:
             measure(name, given.folder)
+    else:
+        table(given.folder)
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def _far(
             return math.inf
 
     goal = RISE * loss
-    c = max(math.sqrt(2 * goal / bend) if bend and loss else 64 * eps, 4 * eps)
+    c = math.sqrt(2 * goal / bend) if bend and loss else 64 * eps
     here = rise(c)
     factor = 0.5 if here > goal else 2.0
     for _ in range(16):
@@ -223,10 +223,8 @@ def _far(
             least = goal * 1e-3
             low, high = sorted(max(r, least) for r in (here, there))
             power = math.log(goal / low) / math.log(high / low) if math.isfinite(high) else 0.0
-            return max(min(c, c * factor) * 2**power, 4 * eps)
+            return float(min(c, c * factor) * 2**power)
         c, here = c * factor, there
-        if c < 4 * eps:
-            return 4 * eps
     raise ValueError(
         f"losses: along random directions the mean loss, {loss:.3g} here, has not risen by half "
         f"at a distance of {c:.2g} from each parameter; look whether the parameters given have an "

@@ -100,7 +100,8 @@ def test_a_noisy_run_is_left_in_peace() -> None:
 
 def test_a_rising_loss_is_said_once() -> None:
     (text,) = said([1.0 + 0.01 * k for k in range(300)])
-    assert "the loss has risen from" in text and "too large" in text
+    assert "the loss has risen from" in text
+    assert "too large" in text
 
 
 def test_drowned_differences_are_said_once() -> None:
