@@ -175,6 +175,9 @@ def plan(
     kind: options.KindOption = Kind.causal,
     revision: options.Revision = None,
     data_revision: options.DataRevision = None,
+    error: options.ErrorMoved = None,
+    inputs: options.InputsMoved = None,
+    kernel: options.KernelMoved = False,
 ) -> None:
     """A run planned from losses alone: learning rate, eps, steps, forward passes, hours, memory.
 
@@ -182,6 +185,12 @@ def plan(
     noise of batches and of rounding; from these follows the learning rate at which a run of that
     many steps diverges, and a quarter of it is the one to take. No backward pass is made.
     """
+    if error is not None or inputs is not None or kernel:
+        warn("plan --error is now zotutor perturbations --error, and goes in the next version")
+        rest = (length, seed, dtype, device, kind, revision, data_revision)
+        counts = (0.5 if error is None else error, 8 if inputs is None else inputs)
+        perturbations(context, model, task, data, *counts, directions, samples or 64, kernel, *rest)
+        return
     with reported(context):
         if budget is None and steps is None:
             budget = 20_000

@@ -203,6 +203,15 @@ SamplesPlanned = Annotated[
         show_default="32, or 8 above 50 million parameters",
     ),
 ]
+ErrorMoved = Annotated[
+    float | None, typer.Option("--error", hidden=True, help="Now of zotutor perturbations.")
+]
+InputsMoved = Annotated[
+    int | None, typer.Option("--inputs", hidden=True, help="Now of zotutor perturbations.")
+]
+KernelMoved = Annotated[
+    bool, typer.Option("--kernel", hidden=True, help="Now of zotutor perturbations.")
+]
 FirstOrder = Annotated[
     bool,
     typer.Option("--adamw", help="Also take 20 steps of AdamW, by backpropagation, on a copy."),

@@ -160,6 +160,39 @@ def test_how_many_perturbations(model: Path, data: Path, kernel: list[str]) -> N
     assert f"in one step of {2 * int(P)} forward passes" in done.stdout
 
 
+def test_a_plan_for_an_error_warns_and_is_answered(model: Path, data: Path) -> None:
+    options = ["--model", model, "--task", "sst2", "--data", data, "--inputs", 1, "--samples", 4]
+    done = zotutor("plan", *options, "--error", 0.5)
+    assert done.exit_code == 0, done.output
+    assert "is now zotutor perturbations --error" in done.stderr
+    assert done.stdout == zotutor("perturbations", *options, "--error", 0.5).stdout
+
+
+def test_a_plan_is_a_table(model: Path, data: Path) -> None:
+    options = ["--model", model, "--task", "sst2", "--data", data, "--samples", 4]
+    done = zotutor("plan", *options, "--budget", 100, "--batch-size", 4)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^steps +50 +batches of 4$", done.stdout, re.MULTILINE)
+    assert re.search(r"^learning rate +\S+ +0.25 of the border", done.stdout, re.MULTILINE)
+
+
+def test_a_doctor_says_what_is_wrong(model: Path, data: Path) -> None:
+    options = ["--model", model, "--task", "sst2", "--data", data, "--samples", 4]
+    done = zotutor("doctor", *options, "--lr", 1e6, "--batch-size", 4, "--adamw")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^ +bad  learning rate .*\n.*too hot: give lr=", done.stdout, re.MULTILINE)
+    assert "AdamW" in done.stdout
+
+
+def test_auto_is_a_learning_rate(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    done = zotutor("finetune", *arguments(lr="auto"))
+    assert done.exit_code == 0, done.output
+    (lr,) = re.findall(r"^lr (\S+): 0.25 of ", done.stdout, re.MULTILINE)
+    assert {step.lr for step in read(tmp_path / "run" / "ledger.bin").steps} == {float(lr)}
+    done = zotutor("finetune", *arguments(lr="fast"))
+    refused(done, 1, "--lr: given 'fast', expected a number, or auto")
+
+
 def test_perturbations_soon_says_what_it_expects(
     model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
