@@ -1,7 +1,7 @@
 // How the site is used: from a folder without a server, by keyboard, and on a phone.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { PAGES, PHONE, browse } from "./site.mjs";
+import { PHONE, browse } from "./site.mjs";
 
 let site;
 before(async () => { site = await browse(); });
@@ -77,18 +77,4 @@ test("a symbol shows what it means", async () => {
   await page.locator("#preview").waitFor({ state: "visible" });
   assert.match(await page.locator("#preview").innerText(), /kernel|eNTK/i);
   await page.context().close();
-});
-
-test("code and what it prints fit the page at 1280 px", async () => {
-  const cut = [];
-  for (const name of PAGES.filter((name) => name.startsWith("book/"))) {
-    const page = await site.open(name);
-    const found = await page.evaluate(() =>
-      [...document.querySelectorAll(".cell_input pre, .cell_output pre")]
-        .filter((box) => box.clientWidth && box.scrollWidth > box.clientWidth + 1)
-        .map((box) => box.textContent.split("\n").sort((a, b) => b.length - a.length)[0]));
-    cut.push(...found.map((line) => `${name}: ${line}`));
-    await page.context().close();
-  }
-  assert.deepEqual(cut, []);
 });
