@@ -289,7 +289,7 @@ class ZOSGD(Optimizer):
 
     def _drawn(self, params: Parameters) -> list[Direction]:
         """The directions of the current step, shared by its two halves."""
-        key = (self.directions, self.P, self.seed, self.steps_taken, params.shapes, params.device)
+        key = (self.directions, self.P, self.seed, self.steps_taken, params.shapes, params.devices)
         if self._current is None or self._current[0] != key:
             drawn = draw(self.directions, params, P=self.P, seed=self.seed, step=self.steps_taken)
             self._current = key, drawn
