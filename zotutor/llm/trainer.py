@@ -58,7 +58,8 @@ class ZerothOrderSteps(Trainer):
         ZerothOrderTrainer(model, arguments, train_dataset=data, zeroth_order={"P": 4})
 
     ``learning_rate``, ``weight_decay`` and ``seed`` are those of the arguments; ``max_grad_norm``
-    and ``optim`` have no effect. Losses are computed in eval mode, without activations kept.
+    and ``optim`` have no effect. Losses are computed in eval mode, without activations kept. For a
+    ledger, replay and several processes use :func:`~zotutor.llm.finetune`.
 
     Args:
         args, kwargs: as for the Trainer.
@@ -66,8 +67,6 @@ class ZerothOrderSteps(Trainer):
 
     Raises:
         ValueError: for several processes or GPUs, and for fp16, whose scaling needs gradients.
-
-    For a ledger, replay and several processes use :func:`~zotutor.llm.finetune`.
     """
 
     def __init__(self, *args: Any, zeroth_order: Any = None, **kwargs: Any) -> None:
