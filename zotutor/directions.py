@@ -25,8 +25,9 @@ from .streams import Stream, Where, normals, signs, signs_of_each, uniforms
 CHUNK = 1 << 18
 """Entries drawn at a time: few enough for the cache, enough to hide Python's overhead."""
 
-FACTORS = 1 << 22
-"""Up to this many numbers, the factors of a step's LowRank directions are cached for the step."""
+CACHED = 1 << 22
+"""Up to this many numbers are cached for a step: the entries of a small model's directions, or the
+factors of LowRank ones."""
 
 _UNSCALED = 1.0  # recognized by identity, to skip a multiplication by 1
 
@@ -149,20 +150,22 @@ def draw(
 ) -> list[Direction]:
     """The P directions of one step, each of which is read three times: at +eps, -eps, the update.
 
-    In a small model's step, most of the time is the overhead of hashing: where the entries of all P
-    fit in one chunk, they are computed once and live as long as the list. In larger models, entries
-    are computed at each read, and the factors of LowRank directions are cached up to
-    :data:`FACTORS`.
+    In a small model's step, most of the time is the overhead of hashing: where the entries of one
+    direction fit in one chunk, and those of all P are at most :data:`CACHED`, they are computed
+    once and live as long as the list. In larger models, entries are computed at each read, and the
+    factors of LowRank directions are cached up to the same number.
     """
     params = resolve(params)
     drawn = [family._at(params, seed, step, p) for p in range(P)]
-    if P * params.d <= CHUNK:
+    # LowRank's factors are cheaper than its entries, and are cached below
+    limit = CHUNK if isinstance(family, LowRank) else CACHED
+    if params.d <= CHUNK and P * params.d <= limit:
         dtypes = [at_least_float32(dtype) for dtype in params.dtypes]
         return [replace(one, parts=family._parts(one, dtypes)) for one in drawn]
     if not isinstance(family, LowRank):
         return drawn
     size = P * family.rank * sum(sum(shape) for shape in params.matrices if shape)  # (m + n) r each
-    return [replace(one, caches_all_factors=size <= FACTORS) for one in drawn]
+    return [replace(one, caches_all_factors=size <= CACHED) for one in drawn]
 
 
 def weighted_sum(

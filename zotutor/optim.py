@@ -39,8 +39,9 @@ class ZOSGD(Optimizer):
     The closure is called 2 P times, all of them before theta changes; in the first step once or
     twice more, since :mod:`zotutor.closure` then checks that it can be probed at all. No probe
     writes theta, and neither a direction nor the estimate is ever formed: extra memory is one
-    parameter for a probe and two chunks (1 MB each in float32), whatever P is; with LowRank also
-    the factors of P directions, at most 16 MB. Momentum adds a buffer of the size of the model.
+    parameter for a probe and two chunks (1 MB each in float32), whatever P is; for a
+    model of at most 2^18 parameters, or with LowRank, also the step's directions or their factors,
+    at most 16 MB. Momentum adds a buffer of the size of the model.
 
     Directions depend on the order of the parameters. Given ``model.parameters()`` or
     ``model.named_parameters()`` it is that of ``named_parameters()``, so that steps use the
