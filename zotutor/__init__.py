@@ -55,6 +55,7 @@ from .similarity import (
     relative_frobenius,
     spectral_wasserstein,
 )
+from .sketches import sketch, sketch_losses
 from .tiles import gram
 from .trajectories import deviation_grid, trajectory
 
@@ -118,6 +119,8 @@ __all__ = [
     "planning",
     "relative_frobenius",
     "similarity",
+    "sketch",
+    "sketch_losses",
     "spectral_wasserstein",
     "step_change",
     "streams",

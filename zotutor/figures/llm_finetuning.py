@@ -160,5 +160,5 @@ def accuracy_against_costs(found: Mapping[str, Any], *, baseline: float) -> Figu
             )
     axes[0].set(xlim=(0, None), xlabel="seconds of one core", ylabel="accuracy, %")
     axes[1].set(xlim=(0, None), xlabel="peak memory, GB")
-    axes[0].legend(loc="upper right")
+    axes[1].legend(loc="center right")
     return drawn

@@ -24,6 +24,7 @@ from zotutor.probe import NonFiniteLossError
 from zotutor.run_planning import Plan
 
 from .adapters import describe, is_adapted
+from .devices import check_held, first_device
 from .evaluation import check_labels, right_answers, shared, texts_of
 from .learning_rate import agreed, plan_run, reason
 from .lm import Kind
@@ -190,6 +191,7 @@ def finetune(
     if micro_batch is not None:
         micro_batch = check_integer("micro_batch", micro_batch, low=1)
     check_trainable(model)
+    check_held(model)
     keep_layout(model)
     evaluated = task.dev[: options.dev]
     _check_examples(task.train, evaluated, task.words)
@@ -391,7 +393,7 @@ class _Session:
         self.prepared, self.evaluated, self.batches = prepared, evaluated, batches
         self.stepper, self.options, self.ranks = stepper, options, ranks
         self.model = prepared.rows.model
-        self.device = next(self.model.parameters()).device
+        self.device = first_device(self.model)
         self.tokens, self.measuring = 0, 0.0
         self.watch: Watch | None = None
         if isinstance(stepper, ZerothOrder) and ranks.rank == 0:
