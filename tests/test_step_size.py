@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,6 +55,10 @@ def losses_of(model: nn.Module, number: int, seed: int) -> Tensor:
     )
 
 
+def batch_loss(model: nn.Module, number: int, seed: int) -> Tensor:
+    return losses_of(model, number, seed).mean()
+
+
 def last_quarter(model: nn.Module, lr: float, family: Any, seeds: int, steps: int) -> float:
     """The mean loss of a run's last quarter, over seeds."""
     start = {key: value.clone() for key, value in model.state_dict().items()}
@@ -61,10 +66,7 @@ def last_quarter(model: nn.Module, lr: float, family: Any, seeds: int, steps: in
     for seed in range(seeds):
         model.load_state_dict(start)
         optimizer = zo.ZOSGD(model.parameters(), lr=lr, directions=family, seed=seed)
-        losses = [
-            float(optimizer.step(lambda n=n, s=seed: losses_of(model, n, s).mean()))
-            for n in range(steps)
-        ]
+        losses = [float(optimizer.step(partial(batch_loss, model, n, seed))) for n in range(steps)]
         total += sum(losses[-steps // 4 :]) / (steps // 4) / seeds
     model.load_state_dict(start)
     return total
@@ -155,6 +157,7 @@ def test_bad_arguments_are_refused_before_any_loss(options: dict[str, Any], says
 
 def test_a_plan_of_a_model_warns_and_plans_perturbations() -> None:
     model, x = mlp(4, 1, inputs=2, outputs=2, seed=0), torch.eye(2)
+    old: Any = zo.plan
     with pytest.warns(DeprecationWarning, match="now plan_perturbations"):
-        found = zo.plan(model, x, x, error=0.5, seed=0)  # type: ignore[call-arg,arg-type,misc]
+        found = old(model, x, x, error=0.5, seed=0)
     assert found == zo.plan_perturbations(model, x, x, error=0.5, seed=0)

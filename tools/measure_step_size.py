@@ -17,6 +17,7 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,11 @@ def made(name: str, batch_size: int) -> tuple[nn.Module, Callable[[int], Losses]
     return language_model(name, batch_size, length=64 if name == "smollm2" else None)
 
 
+def mean_loss(losses: Losses, number: int) -> Tensor:
+    """The loss of a batch."""
+    return losses(number).mean()
+
+
 def run(model: nn.Module, losses: Losses, *, lr: float, family: str, seed: int, steps: int) -> Any:
     """The losses of a run's steps; a run whose loss is not finite ends there."""
     directions = FAMILIES[family]
@@ -109,7 +115,7 @@ def run(model: nn.Module, losses: Losses, *, lr: float, family: str, seed: int, 
     found: list[float] = []
     for step in range(steps):
         try:
-            found.append(float(optimizer.step(lambda n=step: losses(n).mean())))
+            found.append(float(optimizer.step(partial(mean_loss, losses, step))))
         except zo.NonFiniteLossError:
             break
     return found

@@ -84,7 +84,8 @@ def test_ranks_agree_to_the_last_bit(value: float) -> None:
 
 
 def said(losses: list[float], slope: float = 1.0, **options: Any) -> list[str]:
-    watch = Watch(**{"eps": 1e-3, "dtype": torch.float32} | options)
+    given: dict[str, Any] = {"eps": 1e-3, "dtype": torch.float32}
+    watch = Watch(**given | options)
     return [text for loss in losses if (text := watch.saw(loss, [slope]))]
 
 
