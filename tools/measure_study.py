@@ -209,14 +209,21 @@ def collected(name: str, folder: Path) -> dict[str, Any]:
     return table
 
 
+def size(off: dict[Any, Tensor], P: int, model: str | None = None) -> float:
+    """The root mean square over all keys (model, ..., P) with this P, and this model if given."""
+    return rounded(
+        rms(torch.stack([z for k, z in off.items() if k[-1] == P and model in (None, k[0])]))
+    )
+
+
 def digest(runs: Path, sgd: Path) -> dict[str, Any]:
     """What the published runs say: deviations from SGD of the first sentence's two logits."""
     end = {
         (row["model"], int(row["t"])): (float(row["a"]), float(row["b"]))
-        for row in csv.DictReader(sgd.open(encoding="utf-8"))
+        for row in csv.DictReader(sgd.read_text().splitlines())
     }
     found: dict[str, Any] = {}
-    rows = list(csv.DictReader(runs.open(encoding="utf-8")))
+    rows = list(csv.DictReader(runs.read_text().splitlines()))
     for t in (50, 100, 200):
         off = {}  # (model, family, P): deviation of two logits
         for row in rows:
@@ -224,40 +231,19 @@ def digest(runs: Path, sgd: Path) -> dict[str, Any]:
             z = torch.tensor([float(row[f"zo{t}_a"]) - a, float(row[f"zo{t}_b"]) - b])
             off[row["model"], row["dist"], int(row["P"])] = z.double()
         models, counts = (sorted({key[k] for key in off}) for k in (0, 2))
+
+        half = {
+            (m, P): (off[m, "gaussian", P] - off[m, "bernoulli", P]) / 2
+            for m in models
+            for P in counts
+        }
+        shared = {key: off[key[0], "gaussian", key[1]] - value for key, value in half.items()}
         found[str(t)] = {
             "P": counts,
-            "deviation": [
-                rounded(rms(torch.stack([z for k, z in off.items() if k[2] == P]))) for P in counts
-            ],
-            "by_model": {
-                m: [
-                    rounded(rms(torch.stack([z for k, z in off.items() if k[::2] == (m, P)])))
-                    for P in counts
-                ]
-                for m in models
-            },
-            "half_difference": [
-                rounded(
-                    rms(
-                        torch.stack(
-                            [off[m, "gaussian", P] - off[m, "bernoulli", P] for m in models]
-                        )
-                        / 2
-                    )
-                )
-                for P in counts
-            ],
-            "mean_of_families": [
-                rounded(
-                    rms(
-                        torch.stack(
-                            [off[m, "gaussian", P] + off[m, "bernoulli", P] for m in models]
-                        )
-                        / 2
-                    )
-                )
-                for P in counts
-            ],
+            "deviation": [size(off, P) for P in counts],
+            "by_model": {m: [size(off, P, m) for P in counts] for m in models},
+            "half_difference": [size(half, P) for P in counts],
+            "mean_of_families": [size(shared, P) for P in counts],
         }
     return found
 
