@@ -12,7 +12,7 @@ CHAPTERS = book
 WORKERS = logical
 PORT = 8000
 
-.PHONY: help book test site-test bench lint format map env serve clean
+.PHONY: help book test site-test pdf bench lint format map env serve clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
@@ -30,7 +30,10 @@ test: $(STAMP) ## run the package's tests, its doctests and every chapter
 		--dist worksteal --cov=zotutor --cov-fail-under=95 tests zotutor $(CHAPTERS)
 
 site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js 20)
-	@sh tools/site_test.sh _build/html
+	@sh tools/site_browser.sh _build/html
+
+pdf: $(STAMP) ## make one PDF of the site that `make book` built (needs the same)
+	@$(BIN)/python tools/make_pdf.py
 
 bench: $(STAMP) ## measure every comparison (about 15 minutes); the book reads the records
 	$(BIN)/python -m benchmarks --record

@@ -22,7 +22,7 @@ import torch
 from . import machine
 from .runner import Comparison, measure, peak_of
 
-NAMES = ("step",)
+NAMES = ("step", "sketch", "prediction", "scaling", "fidelity", "processes")
 """The comparisons, each a module of this package with a ``COMPARISON``."""
 
 RECORDS = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "performance"
@@ -79,6 +79,10 @@ def main() -> None:
         case = next(case for case in load(names[0]).cases(args.device) if case.name == case_name)
         print(peak_of(case.prepare(args.device)[way], args.device))
         return
+    if args.record:
+        lacking = [case.missing() for name in names for case in load(name).cases(args.device)]
+        if any(lacking):
+            parser.error(f"--record wants all cases; {next(filter(None, lacking))}")
     if len(names) > 1:
         for name in names:
             subprocess.run([sys.executable, "-m", "benchmarks", name, *options(args)], check=True)
@@ -86,6 +90,8 @@ def main() -> None:
     machine.keep_freed_memory()
     memory = args.memory and (args.device == "cuda" or machine.has_memory_counters())
     record = measure(load(names[0]), args.device, memory=memory, only=args.only)
+    if not record["cases"]:
+        return
     for folder in filter(None, (RECORDS if args.record else None, args.output)):
         print(f"written: {write(record, folder).name}")
 

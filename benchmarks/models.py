@@ -49,6 +49,17 @@ def smollm2(device: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     return load("smollm2", dtype=dtype, device=device)[0]
 
 
+def missing_smollm2() -> str:
+    """What to do for SmolLM2-135M to be here; "" if it is."""
+    from zotutor.llm.packages import find
+
+    try:
+        find("smollm2")
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
 def batch_of(rows: int, length: int, device: str, vocabulary: int) -> Tensor:
     """Random tokens (rows, length)."""
     source = torch.Generator().manual_seed(1)

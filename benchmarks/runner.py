@@ -5,7 +5,8 @@ the base. For each case the runner
 
 1. checks: every way's result agrees with that of the base, or the case's own check passes;
 2. times: the ways take turns in one process, in an order that rotates from round to round, so that
-   a busy machine slows all of them. A ratio is the median, over the rounds, of a way's time over
+   a busy machine slows all of them. On one thread of a CPU it is the CPU time that counts, which
+   other processes change less. A ratio is the median, over the rounds, of a way's time over
    the base's time in the same round; its quartiles say how far to trust it;
 3. measures memory: each way in a process of its own, the peak of the resident size during its first
    call over the size before it (on a GPU: the peak of allocated tensors).
@@ -63,6 +64,8 @@ class Case:
         seconds: how long the timing may take; no way is timed fewer than three times.
         rounds: how many rounds at most.
         memory: whether to measure memory.
+        missing: what the case needs and this machine lacks, or "" if nothing; it is skipped then.
+        wall: whether to count wall time on one thread too, as for ways that start processes.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Case:
     seconds: float = 20.0
     rounds: int = 15
     memory: bool = True
+    missing: Callable[[], str] = str
+    wall: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,33 +151,42 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def seconds_of(call: Call, device: str, times: int = 1) -> float:
-    """Wall time of one call, the mean over ``times`` calls in a row."""
+Clock = Callable[[], float]
+
+
+def clock_of(case: Case, device: str) -> Clock:
+    """CPU time on one thread of a CPU, wall time otherwise."""
+    cpu = device == "cpu" and torch.get_num_threads() == 1 and not case.wall
+    return time.process_time if cpu else time.perf_counter
+
+
+def seconds_of(call: Call, device: str, clock: Clock, times: int = 1) -> float:
+    """Time of one call, the mean over ``times`` calls in a row."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     own = 0.0
     for _ in range(times):
         result = call()
         if isinstance(result, Timed):
             own += result.seconds
     synchronize(device)
-    return (own or time.perf_counter() - start) / times
+    return (own or clock() - start) / times
 
 
 def times_of(case: Case, ways: Mapping[str, Call], device: str) -> dict[str, list[list[float]]]:
     """For each way, [its seconds, the base's seconds] round by round."""
-    first = {}
+    clock, first = clock_of(case, device), {}
     for name, call in ways.items():
         call()  # warm-up
-        first[name] = seconds_of(call, device)
-    repeats = {name: max(1, round(SHORTEST / max(t, 1e-7))) for name, t in first.items()}
+        first[name] = max(seconds_of(call, device, clock), 1e-7)
+    repeats = {name: max(1, round(SHORTEST / t)) for name, t in first.items()}
     slow = {name for name, t in first.items() if t > SLOW * first[case.base]}
     times: dict[str, list[list[float]]] = {name: [] for name in ways}
     start, names = time.perf_counter(), list(ways)
     for k in range(3 * case.rounds):
         round_names = names[k % len(names) :] + names[: k % len(names)]
         round_names = [name for name in round_names if name not in slow or k % 3 == 0]
-        taken = {name: seconds_of(ways[name], device, repeats[name]) for name in round_names}
+        taken = {name: seconds_of(ways[name], device, clock, repeats[name]) for name in round_names}
         for name, value in taken.items():
             times[name].append([value, taken[case.base]])
         enough = all(len(found) >= 3 for found in times.values())
@@ -263,11 +277,13 @@ def measure(
 ) -> dict[str, Any]:
     """The record of a comparison: all its cases (or those whose name contains ``only``)."""
     print(f"\n{comparison.name}: {comparison.title}", flush=True)
-    cases = [
-        measure_case(comparison, case, device, memory=memory)
-        for case in comparison.cases(device)
-        if only in case.name
-    ]
+    cases_of = [case for case in comparison.cases(device) if only in case.name]
+    for case in cases_of:
+        if case.missing():
+            print(f"\n{case.name}: skipped; {case.missing()}", flush=True)
+    cases_of = [case for case in cases_of if not case.missing()]
+    cases = [measure_case(comparison, case, device, memory=memory) for case in cases_of]
+    clocks = {clock_of(case, device) for case in cases_of}
     record: dict[str, Any] = {
         "comparison": comparison.name,
         "title": comparison.title,
@@ -275,10 +291,11 @@ def measure(
         "command": f"python -m benchmarks {comparison.name}",
         "machine": machine.machine_type(device),
         "device": device,
+        "clock": "wall time" if time.perf_counter in clocks else "CPU time",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cases": cases,
     }
-    if comparison.derive and not only:
+    if comparison.derive and not only and cases:
         record["derived"] = comparison.derive(cases)
     return record

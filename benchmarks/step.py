@@ -161,6 +161,8 @@ def language_case(
 ) -> Case:
     """A case of a language model."""
     prepare = partial(language_ways, name, shape, also)
+    if name == "SmolLM2-135M":
+        options["missing"] = models.missing_smollm2
     return Case(f"{name}, {shape[0]} x {shape[1]}", prepare, BASE, **options)
 
 

@@ -42,7 +42,8 @@ def test_a_ratio_is_the_time_of_a_way_over_that_of_the_base() -> None:
 
 
 def test_a_way_that_sleeps_is_slower() -> None:
-    case = Case("one", lambda _: {"a": lambda: time.sleep(0.02), "b": lambda: None}, "a", rounds=3)
+    ways: dict[str, runner.Call] = {"a": lambda: time.sleep(0.02), "b": lambda: None}
+    case = Case("one", lambda _: ways, "a", rounds=3, wall=True)
     times = runner.times_of(case, case.prepare("cpu"), "cpu")
     assert runner.summary(times["a"])["seconds"] >= 0.02
     assert runner.summary(times["b"])["ratio"] < 0.5
@@ -67,6 +68,14 @@ def test_nothing_is_timed_before_results_agree(wrong: Any) -> None:
     with pytest.raises(DisagreementError, match="one: wrong differs from right by"):
         runner.measure_case(fake(case), case, "cpu", memory=False)
     assert len(timed) <= 2  # the reference and itself
+
+
+def test_a_case_that_lacks_something_is_skipped_with_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case = Case("one", lambda _: {}, "base", missing=lambda: "fetch the model")
+    assert runner.measure(fake(case, derive=lambda cases: {"n": len(cases)}), "cpu")["cases"] == []
+    assert "one: skipped; fetch the model" in capsys.readouterr().out
 
 
 def test_what_is_derived_sees_all_cases() -> None:

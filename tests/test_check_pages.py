@@ -1,4 +1,4 @@
-"""What the build looks for on its pages: markup that was not understood, links that lead nowhere."""
+"""What the build looks for on its pages: markup that was not understood, broken links."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor import directions, kernels
-from zotutor.jacobians import jacobian_at
 from zotutor.parameters import Parameters
+from zotutor.uses import Uses, record
 
 ALL = pytest.mark.parametrize("case", CASES)
 FAMILIES = [
@@ -73,11 +73,11 @@ def test_chunk_size_limits_how_many_observed_inputs_are_held(
     model, x = CASES["mlp"](5)
     seen: list[int] = []
 
-    def spy(params: Parameters, x: Tensor, name: str) -> Tensor:
+    def spy(params: Parameters, x: Tensor, name: str) -> Uses:
         seen.append(len(x))
-        return jacobian_at(params, x, name)
+        return record(params, x, name)
 
-    monkeypatch.setattr(kernels, "jacobian_at", spy)
+    monkeypatch.setattr(kernels, "record", spy)
     zo.entk(model, x, x[:3], chunk_size=2)
     assert seen == [3, 2, 2, 1]
 
@@ -328,15 +328,41 @@ def test_the_mean_square_error_obeys_the_exact_law(family: directions.Directions
     check_mean(torch.stack(errors).square().sum((1, 2, 3, 4)), law)
 
 
+def unrounded_products(model: nn.Module, x: Tensor) -> Tensor:
+    """J of linear layers, (N, V, d): a and delta as the model rounds them, delta a^T in float64."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    inputs, outputs = [], []
+
+    def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
+        inputs.append(args[0].detach().double())
+        outputs.append(output)
+
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    z = model(x)
+    for hook in hooks:
+        hook.remove()
+    J = []
+    for v in range(z.shape[1]):
+        deltas = torch.autograd.grad(z[:, v].sum(), outputs, retain_graph=True)
+        parts = []
+        for a, delta in zip(inputs, deltas, strict=True):
+            parts += [torch.einsum("nm,nk->nmk", delta.double(), a).flatten(1), delta.double()]
+        J.append(torch.cat(parts, 1))
+    return torch.stack(J, 1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_kernels_of_lower_precision(dtype: torch.dtype) -> None:
-    """Sums are taken in float32 at least: only the Jacobians themselves are rounded to dtype."""
+    """Sums are taken in float32 at least: only what they are sums of is rounded to dtype.
+
+    For K that is each layer's input and the gradient in its output, for K_U the Jacobian.
+    """
     model, x = CASES["mlp"](3)
     model, x = model.to(dtype), x.to(dtype)
-    J = zo.jacobian(model, x).double()
+    J, product = zo.jacobian(model, x).double(), unrounded_products(model, x)
     K, K_U = zo.entk(model, x, x), zo.zo_entk(model, x, x, P=7, seed=3)
     U = zo.Rademacher().dense(model, P=7, seed=3, step=0).double() / math.sqrt(7)
-    for actual, expected in [(K, naive.kernel(J, J)), (K_U, naive.kernel(J, J, U))]:
+    for actual, expected in [(K, naive.kernel(product, product)), (K_U, naive.kernel(J, J, U))]:
         assert actual.dtype == torch.float32
         assert (actual - expected).norm() < 1e-5 * expected.norm()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,22 @@ def test_links_of_the_repository_s_pages_lead_to_files(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_addresses_of_this_project_are_those_of_the_settings() -> None:
+    settings = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    (repository,) = re.findall(r"^repository:\n  url: (\S+)$", settings, flags=re.MULTILINE)
+    (site,) = re.findall(r"^  baseurl: (\S+)$", settings, flags=re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["urls"]["Repository"] == repository
+    assert project["urls"]["Homepage"] == site
+    assert all(url.startswith((repository, site)) for url in project["urls"].values())
+    # the index of packages shows README.md, where a relative link would lead nowhere
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = re.findall(rf"{repository}/blob/main/(\S+)", readme)
+    assert len(files) >= 5
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert not re.findall(r"\]\((?!https?:|#)[^)]+\)", readme)
 
 
 def test_addresses_end_where_the_sentence_does(tmp_path: Path) -> None:

@@ -2,28 +2,73 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from zotutor import fidelity
+from zotutor import fidelity, tables
 from zotutor.tables import (
     NAMES,
     minilm_as_markdown,
     minilm_table,
     mnist_as_markdown,
     mnist_table,
+    performance,
+    performance_as_markdown,
+    performance_machines,
     table,
 )
 
 
 def test_every_table_that_ships_has_a_name() -> None:
     shipped = files("zotutor").joinpath("data").iterdir()
-    assert sorted(path.name.removesuffix(".json") for path in shipped) == sorted(NAMES)
+    names = [path.name for path in shipped if path.name.endswith(".json")]
+    assert sorted(name.removesuffix(".json") for name in names) == sorted(NAMES)
     for name in NAMES:
         assert table(name)
     with pytest.raises(ValueError, match="name: given 'mnist', expected one of minilm_kernel, "):
         table("mnist")
+
+
+def test_records_of_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="machine: given 'a-box' for the comparison 'none'"):
+        performance("none", machine="a-box")
+    assert performance_machines("none") == []
+    way = {"way": "base", "seconds": 2e-6, "ratio": 1.0, "quartiles": [1.0, 1.0]}
+    other = way | {"way": "ours", "seconds": 3.0, "ratio": 1.5, "quartiles": [1.4, 1.625]}
+    other |= {"bytes": 25_000_000, "goal": 1.25}
+    record: dict[str, Any] = dict.fromkeys(("machine", "clock", "torch", "date", "command"), "-")
+    record |= {"title": "a fake", "cases": [{"case": "one", "base": "base", "ways": [way, other]}]}
+    for machine in ("b", "a"):
+        (tmp_path / machine).mkdir()
+        (tmp_path / machine / "fake.json").write_text(json.dumps(record))
+    monkeypatch.setattr(tables, "_PERFORMANCE", tmp_path)
+    assert performance_machines("fake") == ["a", "b"]
+    assert performance_machines("none") == []
+    assert performance("fake", machine="a") == record
+    with pytest.raises(ValueError, match="expected one of a, b; to measure it, run: python -m"):
+        performance("fake", machine="c")
+    lines = performance_as_markdown(record).splitlines()
+    assert lines[0].startswith("A fake: ")
+    assert lines[-2:] == [
+        "| one | base | 2 µs | 1 |  |  |",
+        "|  | ours | 3 s | 1.5 (1.4 to 1.62) | 25 MB | 1.25, not met |",
+    ]
+
+
+def test_every_record_that_ships_can_be_shown() -> None:
+    shipped = files("zotutor").joinpath("data", "performance")
+    for folder in shipped.iterdir() if shipped.is_dir() else ():
+        for path in folder.iterdir():
+            name = path.name.removesuffix(".json")
+            assert folder.name in performance_machines(name)
+            record = performance(name, machine=folder.name)
+            assert record["comparison"] == name
+            rows = performance_as_markdown(record).splitlines()[4:]
+            assert len(rows) == sum(len(case["ways"]) for case in record["cases"])
 
 
 def test_names_of_version_0_1_still_work() -> None:

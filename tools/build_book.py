@@ -38,6 +38,36 @@ c.InlineBackend.figure_formats = {"svg"}
 c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
 """
 
+MEMORY = '''
+def _peak_memory():
+    """After each cell, write the most memory that this kernel has held, under what it has run."""
+    import hashlib, json, os, pathlib, sys
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    shell = get_ipython()
+    folder = pathlib.Path(os.environ["ZOTUTOR_MEMORY"])
+    last = []
+
+    def write(_):
+        cells = shell.history_manager.input_hist_raw[1:]
+        name = hashlib.sha256("\\0".join(cells).encode()).hexdigest()
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps({"peak": peak}), encoding="utf-8")
+        if last:
+            last.pop().unlink(missing_ok=True)
+        last.append(path)
+
+    shell.events.register("post_run_cell", write)
+
+_peak_memory()
+del _peak_memory
+'''
+
 
 def check_jupyter_book() -> None:
     """Exit with advice unless Jupyter Book 1 is installed; version 2 is another program."""
@@ -107,9 +137,13 @@ def build() -> int:
     profile = BUILD / ".ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     profile.joinpath("ipython_kernel_config.py").write_text(PROFILE, encoding="utf-8")
+    startup = profile / "startup"
+    startup.mkdir(exist_ok=True)
+    startup.joinpath("memory.py").write_text(MEMORY, encoding="utf-8")
     # A page has no kernel, so that its sliders would be dead: figures that have some show their
     # middle choices instead (zotutor/figures/style.py).
     environment = os.environ | {"IPYTHONDIR": str(profile.parent), "ZOTUTOR_STATIC": "1"}
+    environment["ZOTUTOR_MEMORY"] = str(CACHE / "memory")
     command = "from jupyter_book.cli.main import main; main()"
     arguments = ["build", ".", "--all", "--warningiserror", "--keep-going"]
     result = subprocess.run(

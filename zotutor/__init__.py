@@ -40,6 +40,7 @@ from .laws import (
 )
 from .moments import estimate_moments
 from .optim import ZOSGD
+from .pairs import alignments, effective_ranks, kernel_error_laws
 from .planning import (
     estimate_dynamics_error,
     estimate_kernel_error,
@@ -53,6 +54,7 @@ from .similarity import (
     relative_frobenius,
     spectral_wasserstein,
 )
+from .tiles import gram
 from .trajectories import deviation_grid, trajectory
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ __all__ = [
     "Sphere",
     "Uniform",
     "alignment",
+    "alignments",
     "bounds",
     "cka",
     "datasets",
@@ -78,6 +81,7 @@ __all__ = [
     "dynamics",
     "dynamics_error_law",
     "effective_rank",
+    "effective_ranks",
     "entk",
     "estimate_dynamics_error",
     "estimate_gradient",
@@ -90,6 +94,7 @@ __all__ = [
     "explorables",
     "fidelity",
     "figures",
+    "gram",
     "jacobian",
     "jacobians",
     "jl_epsilon",
@@ -97,6 +102,7 @@ __all__ = [
     "jvp",
     "kernel_error_bound",
     "kernel_error_law",
+    "kernel_error_laws",
     "kernels",
     "laws",
     "llm",

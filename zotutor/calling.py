@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .checks import check_comparable, check_finite, is_finite, place_of_nonfinite
+from .checks import check_comparable, check_finite, check_integer, is_finite, place_of_nonfinite
 from .parameters import Parameters, at_least_float32, resolve
 
 
@@ -39,6 +39,43 @@ def model_of(params: Parameters) -> nn.Module:
 def as_logits(output: Any) -> Any:
     """What a model returned, or its ``.logits``, as language models return them."""
     return getattr(output, "logits", output)
+
+
+class SomeOutputs(nn.Module):
+    """A model that returns some of another's outputs, (N, len(outputs)), or their sum, (N, 1)."""
+
+    def __init__(self, model: nn.Module, outputs: Sequence[int] | Tensor | None) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+        self.outputs = None if outputs is None else _checked_outputs(outputs)
+        """Which, or None for the sum of all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (N, ...) to some of the logits."""
+        z = called(self.model, x)
+        if self.outputs is None:
+            return z.sum(1, keepdim=True)
+        if max(self.outputs) >= z.shape[1]:
+            raise ValueError(
+                f"outputs: given {max(self.outputs)}, expected numbers from 0 to {z.shape[1] - 1}, "
+                f"since the model has {z.shape[1]} outputs"
+            )
+        return z[:, self.outputs]
+
+
+def _checked_outputs(outputs: Sequence[int] | Tensor) -> list[int]:
+    if isinstance(outputs, (int, str)) or not isinstance(outputs, (Sequence, Tensor)):
+        raise TypeError(
+            f"outputs: given {outputs!r}, expected a list of numbers of outputs; put one in a list"
+        )
+    found = [check_integer("outputs", number, low=0) for number in outputs]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(
+            f"outputs: given {found}, expected one number at least, and each once; leave outputs "
+            "out for all"
+        )
+    return found
 
 
 def _random_state(x: Tensor) -> Tensor:

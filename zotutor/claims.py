@@ -160,20 +160,22 @@ class ClaimTable(tuple[Claim, ...]):
         )
 
     def _repr_html_(self) -> str:
-        # notebooks and book themes recognize a table by the class "dataframe"
+        # Notebooks and book themes recognize a table by the class "dataframe". The site links rows
+        # to theorems, counts verdicts, and makes a card of each row on a phone (the labels).
         head = "".join(
             f'<th scope="col" style="{_CELL};width:{width}">{name}</th>' for name, width in _COLUMNS
         )
         rows = "".join(f"<tr>{_cells(claim)}</tr>" for claim in self)
         return (
-            '<div style="overflow-x:auto" tabindex="0" role="region" aria-label="Claims">'
+            '<div class="claims scrolls" style="overflow-x:auto">'
             f'<table class="dataframe" style="{_TABLE}"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
 
 
 def _cells(claim: Claim) -> str:
-    verdict = escape(claim.verdict())
+    kind = "holds" if claim.holds else "fails"
+    verdict = f'<span class="verdict {kind}">{escape(claim.verdict())}</span>'
     texts = [
         escape(claim.statement),
         escape(claim.source),
@@ -182,7 +184,10 @@ def _cells(claim: Claim) -> str:
         claim.accepted(),
         verdict if claim.as_stated else f"<strong>{verdict}</strong>",
     ]
-    return "".join(f'<td style="{_CELL}">{text}</td>' for text in texts)
+    return "".join(
+        f'<td style="{_CELL}" data-label="{name}">{text}</td>'
+        for (name, _), text in zip(_COLUMNS, texts, strict=True)
+    )
 
 
 def check_all(*tables: Iterable[Claim]) -> str:

@@ -15,9 +15,10 @@ import typer
 from . import cli_options as options
 from .checks import check_integer, check_path
 from .cli_messages import reported, say, warn
-from .cli_options import Dtype, Kind, Schedule, Split
+from .cli_options import Dtype, Kind, Objective, Quantize, Schedule, Split
 from .directions import from_name
 from .llm import lm, packages, tasks
+from .llm.adapters import add_adapter, load_adapter
 from .llm.finetuning import finetune as run_finetune
 from .llm.preparing import prepare
 from .llm.runs import files, ledger
@@ -54,8 +55,8 @@ Try it, in a minute, with the model and the task that ship with the package:
 )
 
 _PASSED_ON = (
-    "steps lr schedule P eps momentum weight_decay batch_size length evaluate_every dev seed "
-    "output save hash_every"
+    "steps lr schedule P eps momentum weight_decay batch_size micro_batch length evaluate_every "
+    "dev seed output save hash_every"
 ).split()
 """Options of ``zotutor finetune`` that are arguments of :func:`zotutor.llm.finetune`."""
 
@@ -76,7 +77,13 @@ def finetune(
     schedule: options.ScheduleOption = Schedule.constant,
     momentum: options.Momentum = 0.0,
     weight_decay: options.WeightDecay = 0.0,
+    objective: options.ObjectiveOption = Objective.loss,
+    adapter: options.AdapterOption = None,
+    rank: options.Rank = 8,
+    virtual_tokens: options.VirtualTokens = 8,
+    quantize: options.QuantizeOption = None,
     batch_size: options.BatchSize = 16,
+    micro_batch: options.MicroBatch = None,
     length: options.Length = None,
     shots: options.Shots = None,
     evaluate_every: options.EvaluateEvery = None,
@@ -101,7 +108,8 @@ def finetune(
     ends in the same bits as if it had never been stopped. More --steps continue a finished run.
 
     OUTPUT holds config.json, ledger.bin, metrics.jsonl (loss and accuracy by step), plot.png and,
-    with --save, weights, a folder for from_pretrained.
+    with --save, weights, a folder for from_pretrained. With --adapter that is the tuned adapter,
+    and initial is the one that the run began with.
 
     Several processes or machines share a run if torchrun starts them, and send each other only the
     P numbers: torchrun --nproc-per-node 2 -m zotutor finetune ... --P 4. The first writes OUTPUT.
@@ -115,10 +123,21 @@ def finetune(
         Ranks.join(split=split.value, timeout=timeout, device=device) as ranks,
     ):
         given |= {"schedule": schedule.value, "kind": kind.value, "ranks": ranks}
+        given["objective"] = objective.value
+        if quantize is not None and adapter is None:
+            raise ValueError(
+                "quantize: given without adapter, but integers cannot be trained; give "
+                "adapter=lora as well"
+            )
         given["directions"] = from_name(directions)
         task_ = _task(task, data, shots, seed, data_revision)
         labels = len(task_.words)
-        model_, tokenizer = _model(model, dtype, ranks.device, kind, labels, revision, seed)
+        where = (dtype, ranks.device, kind, labels, revision, seed)
+        model_, tokenizer = _model(model, *where, quantize=quantize)
+        if adapter is not None:
+            model_ = add_adapter(
+                model_, adapter.value, rank=rank, virtual_tokens=virtual_tokens, seed=seed
+            )
         show = sys.stderr.isatty() and not quiet
         run = run_finetune(model_, tokenizer, task_, **given, progress=show)
         if not quiet and ranks.rank == 0:
@@ -197,12 +216,14 @@ def replay(
     device: options.Device = "cpu",
     kind: options.KindOption = Kind.causal,
     labels: options.Labels = 2,
+    quantize: options.QuantizeOption = None,
     revision: options.Revision = None,
 ) -> None:
     """From the base model and a ledger, the tuned weights, bit for bit.
 
     No data and no forward pass is needed, so a ledger of some kilobytes is enough to share a
     fine-tuned model with whoever has the base model. The hash that the run recorded is compared.
+    Of a run with an adapter, its initial folder is needed as well, where the ledger is.
     """
     with reported(context):
         place = ledger_in(run)
@@ -211,7 +232,10 @@ def replay(
         target = None if save is None else _new_folder(save)
         stored = dtype or _recorded(header["dtype"])
         seed = header["seed"]
-        model_, tokenizer = _model(model, stored, device, kind, labels, revision, seed)
+        where = (stored, device, kind, labels, revision, seed)
+        model_, tokenizer = _model(model, *where, quantize=quantize)
+        if (initial := place.parent / files.INITIAL).is_dir():
+            model_ = load_adapter(model_, initial)
         found = run_replay(place, model_, steps=steps)
         if target is not None:
             save_pretrained(model_, tokenizer, target)
@@ -271,10 +295,14 @@ def _task(
         raise ValueError(re.sub("^revision:", "data_revision:", str(error))) from error
 
 
-def _recorded(dtype: Any) -> Dtype:
-    if dtype not in Dtype.__members__:
+def _recorded(dtype: str) -> Dtype:
+    """The dtype of a run's base model; adapters on one in half precision are in float32."""
+    floats = [part for part in dtype.split("+") if "int" not in part]
+    if len(floats) == 2 and "float32" in floats:
+        floats.remove("float32")
+    if len(floats) != 1 or floats[0] not in Dtype.__members__:
         raise ValueError(f"dtype: the ledger's is {dtype}; replay it in Python, where it was made")
-    return Dtype(dtype)
+    return Dtype(floats[0])
 
 
 def _model(
@@ -285,6 +313,8 @@ def _model(
     labels: int,
     revision: str | None,
     seed: int,
+    *,
+    quantize: Quantize | None = None,
 ) -> tuple[Any, Any]:
     """The model and its tokenizer."""
     check_integer("labels", labels, low=2, high=1 << 31)
@@ -303,6 +333,7 @@ def _model(
         device=device,
         kind=kind.value,
         labels=labels,
+        quantize=None if quantize is None else quantize.value,
         revision=revision,
         seed=seed,
     )

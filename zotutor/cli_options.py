@@ -33,6 +33,29 @@ class Split(StrEnum):
     batch = "batch"
 
 
+class Adapter(StrEnum):
+    """What is trained in place of the model's own weights."""
+
+    lora = "lora"
+    prefix = "prefix"
+    prompt = "prompt"
+
+
+class Quantize(StrEnum):
+    """How frozen weights are stored."""
+
+    bits_8 = "8bit"
+    bits_4 = "4bit"
+
+
+class Objective(StrEnum):
+    """What a step measures and lowers."""
+
+    loss = "loss"
+    accuracy = "accuracy"
+    f1 = "f1"
+
+
 class Schedule(StrEnum):
     """How the learning rate changes over the steps."""
 
@@ -87,6 +110,14 @@ Family = Annotated[
     typer.Option(help="rademacher, gaussian, uniform, sphere, sparse:DENSITY or lowrank:RANK."),
 ]
 
+QuantizeOption = Annotated[
+    Quantize | None,
+    typer.Option(
+        help="Store frozen weights in so many bits, with bitsandbytes.",
+        show_default="as given by --dtype",
+    ),
+]
+
 # ---- finetune ------------------------------------------------------------------------------------
 
 Steps = Annotated[int, typer.Option(help="How many steps.", show_default=False)]
@@ -108,6 +139,26 @@ Eps = Annotated[
     typer.Option(help="Finite-difference step.", show_default="1e-3, in bfloat16 1e-2"),
 ]
 ScheduleOption = Annotated[Schedule, typer.Option(help="Learning rate: constant, or falling to 0.")]
+AdapterOption = Annotated[
+    Adapter | None,
+    typer.Option(help="Train an adapter of peft, and no other weight.", show_default="none"),
+]
+Rank = Annotated[int, typer.Option(help="Of --adapter lora.")]
+VirtualTokens = Annotated[int, typer.Option(help="Of --adapter prefix and --adapter prompt.")]
+ObjectiveOption = Annotated[
+    Objective,
+    typer.Option(
+        help="What a step measures and lowers: the cross-entropy, 1 - accuracy of the batch, or "
+        "1 - its macro F1. The last two need a larger --eps."
+    ),
+]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        help="Prompts per forward pass, if a batch does not fit into memory.",
+        show_default="all of them",
+    ),
+]
 Momentum = Annotated[float, typer.Option(help="In [0, 1); keeps a second model in memory.")]
 WeightDecay = Annotated[float, typer.Option(help="As in SGD.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts per step.")]
@@ -122,7 +173,9 @@ EvaluateEvery = Annotated[
 Dev = Annotated[
     int | None, typer.Option(help="Evaluate on this many examples.", show_default="all")
 ]
-Save = Annotated[bool, typer.Option("--save", help="Write the tuned weights to OUTPUT/weights.")]
+Save = Annotated[
+    bool, typer.Option("--save", help="Write the tuned weights, or adapter, to OUTPUT/weights.")
+]
 HashEvery = Annotated[
     int, typer.Option(help="Steps between two hashes of the weights in the ledger.")
 ]

@@ -9,12 +9,14 @@ row; :func:`jacobian` vectorized over inputs and outputs, else row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.autograd.graph import GradientEdge
 from torch.func import jacrev, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
@@ -52,12 +54,19 @@ class Pullback:
         (tensor([3., 6.]), tensor([0.5000, 1.0000]))
     """
 
-    def __init__(self, params: Parameters, x: Tensor) -> None:
+    def __init__(
+        self, params: Parameters, x: Tensor, *, mode: TorchFunctionMode | None = None
+    ) -> None:
         self.params = params
         model = model_of(params)
+
+        def call(x: Tensor) -> Any:
+            with mode or nullcontext():
+                return model(x)
+
         with recording(model):
             # autograd cannot save an inference tensor for the backward pass; a clone is a plain one
-            self._z = called(model, x.clone() if x.is_inference() else x.detach())
+            self._z = called(model, x.clone() if x.is_inference() else x.detach(), call=call)
         if not self._z.requires_grad:
             raise ValueError(
                 "model: its logits carry no derivative: they are computed under torch.no_grad, "
@@ -76,6 +85,18 @@ class Pullback:
                 retain_graph=True,
                 create_graph=graph,
                 allow_unused=True,
+            )
+        return list(found)
+
+    def at(self, places: Sequence[GradientEdge], v: int) -> list[Tensor | None]:
+        """The gradient of logit v of every input at places in the graph, None where it is 0."""
+        if not places:
+            return []
+        one = torch.zeros_like(self._z)
+        one[:, v] = 1.0
+        with recording(model_of(self.params)):
+            found = torch.autograd.grad(
+                self._z, list(places), one, retain_graph=True, allow_unused=True
             )
         return list(found)
 

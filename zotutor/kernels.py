@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .calling import resolve_model
-from .checks import check_batch, check_floats, check_integer
+from .calling import SomeOutputs, resolve_model
+from .checks import check_batch, check_floats, check_integer, is_finite, place_of_nonfinite
 from .deprecation import flag_became, moved
 from .directions import Directions, check_draw
 from .jacobians import jacobian_at
 from .parameters import Parameters, ParametersLike, at_least_float32, resolve
+from .uses import Uses, inner_products, record
 
 _COLUMNS = 1 << 24
 """Entries of U drawn at a time: 64 MB in float32."""
 
 
-def entk(model: nn.Module, x_o: Tensor, x_u: Tensor, *, chunk_size: int | None = None) -> Tensor:
+def entk(
+    model: nn.Module,
+    x_o: Tensor,
+    x_u: Tensor,
+    *,
+    outputs: Sequence[int] | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
     r"""The first-order eNTK :math:`K(x_o, x_u) = J(x_o) J(x_u)^\top`, a V x V block for each pair.
+
+    No Jacobian is formed. One forward and V + 1 backward passes of each batch give, at each use of
+    a parameter, the input a and the gradients delta in the output. A linear layer that is used once
+    adds :math:`(a^\top a')\,(\delta_i^\top \delta'_j)`; one that is used at T positions adds the
+    sum over pairs of positions, or the product of gradients written out a part at a time, whichever
+    is cheaper. Convolutions, look-ups, norms, biases, and weights that are tied or shared work
+    alike. The Jacobian's rows are formed for parameters used in another way (recurrent layers of
+    torch, the projections in ``nn.MultiheadAttention``, parametrizations), and for models that mix
+    the inputs of a batch. The factors are checked against a gradient by autograd at each call.
 
     Args:
         model: returns logits (N, V) for a batch (N, ...).
         x_o: observed inputs (N_o, ...).
         x_u: updated-on inputs (N_u, ...).
-        chunk_size: observed inputs at a time; the Jacobian of x_u is held whole.
+        outputs: the numbers of some outputs, each in [0, V), for their rows and columns of each
+            block only, at the cost of as many backward passes; by default all.
+        chunk_size: observed inputs at a time; what is kept of x_u is held whole.
 
     Returns:
         Shape (N_o, N_u, V, V), float32 at least; entry [o, u, i, j] =
-        dz_i(x_o)/dtheta . dz_j(x_u)/dtheta.
+        dz_i(x_o)/dtheta . dz_j(x_u)/dtheta. V is len(outputs) where those are given.
 
     Raises:
-        TypeError, ValueError: for a bad batch, model or chunk_size; ValueError where NaN or
-            infinity comes out, with the place it comes from.
+        TypeError, ValueError: for a bad batch, model, outputs or chunk_size; ValueError where NaN
+            or infinity comes out, with the place it comes from.
+
+    For one number for each pair of inputs, in data sets whose blocks do not fit, use
+    :func:`~zotutor.gram`; for the kernel that a ZO step sees, :func:`zo_entk`.
 
     References:
-        Jacot, Gabriel and Hongler (2018).
+        Jacot, Gabriel and Hongler (2018); Novak, Sohl-Dickstein and Schoenholz (2022), "Fast
+        finite width neural tangent kernel", for structured derivatives.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
@@ -48,8 +71,27 @@ def entk(model: nn.Module, x_o: Tensor, x_u: Tensor, *, chunk_size: int | None =
     check_batch("x_u", x_u)
     size = x_o.shape[0] if chunk_size is None else check_integer("chunk_size", chunk_size, low=1)
     params = resolve_model(model)
-    J_u = jacobian_at(params, x_u, "x_u")
-    return torch.cat([product(jacobian_at(params, part, "x_o"), J_u) for part in x_o.split(size)])
+    if outputs is not None:
+        params = resolve(SomeOutputs(model, outputs))
+    u = record(params, x_u, "x_u")
+    if x_o is x_u and size >= x_o.shape[0]:
+        return blocks(u, u)
+    return torch.cat([blocks(record(params, part, "x_o"), u) for part in x_o.split(size)])
+
+
+def blocks(o: Uses, u: Uses) -> Tensor:
+    """K at all pairs of inputs, (N_o, N_u, V, V)."""
+    return check_kernel(inner_products(o, u)).transpose(1, 2)  # from (N_o, V, N_u, V)
+
+
+def check_kernel(K: Tensor) -> Tensor:
+    """``K`` itself, or a ValueError if it has overflowed: what it is made of is finite."""
+    if not is_finite(K):
+        raise ValueError(
+            f"K: {place_of_nonfinite(K)} in {K.dtype}, though the Jacobians are finite; convert "
+            "model and inputs with .double()"
+        )
+    return K
 
 
 def _exact(M: Tensor) -> Tensor:

@@ -40,21 +40,21 @@ Operations = Callable[[Any, Any, dict[str, Any]], Any]
 """Runs an operation (function, arguments, keyword arguments), or returns NotImplemented."""
 
 # attributes and methods that do not depend on a tensor's entries, and so need no scratch copy
-_READS_NO_VALUE = {
+READS_NO_VALUE = {
     getattr(Tensor, name).__get__
     for name in (
         "shape dtype device layout ndim requires_grad is_leaf grad grad_fn names is_sparse "
-        "is_cuda is_mps is_quantized is_meta is_nested itemsize nbytes"
+        "is_cuda is_mps is_quantized is_meta is_nested itemsize nbytes _version"
     ).split()
     if hasattr(Tensor, name)
 } | {
     getattr(Tensor, name)
     for name in (
-        "size dim ndimension numel nelement element_size is_complex data_ptr "
+        "size dim ndimension numel nelement element_size is_complex is_inference data_ptr "
         "get_device __len__ __hash__ requires_grad_"
     ).split()
 }
-_READS_NO_VALUE |= {
+READS_NO_VALUE |= {
     vars(torch._C.TensorBase)["grad"].__set__,
     vars(torch._C.TensorBase)["grad"].__delete__,
 }
@@ -251,7 +251,7 @@ def _traits(func: Any) -> tuple[bool, bool, bool]:
     # torch's naming rule: add_, but not __add__
     name = getattr(func, "__name__", "")
     writes = (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
-    return func in _READS_NO_VALUE, writes, isinstance(func, FunctionType)
+    return func in READS_NO_VALUE, writes, isinstance(func, FunctionType)
 
 
 _IN_PLACE_OPERATORS = frozenset(

@@ -36,6 +36,101 @@ def table(name: str) -> dict[str, Any]:
     return found
 
 
+_PERFORMANCE = files("zotutor").joinpath("data", "performance")
+
+
+def performance_machines(comparison: str) -> list[str]:
+    """The folders of the machines on which a comparison was measured, in alphabetical order.
+
+    Args:
+        comparison: such as "step"; ``python -m benchmarks`` knows the others.
+
+    Returns:
+        Names for :func:`performance`; an empty list if there are none.
+
+    Example:
+        >>> performance_machines("no such comparison")
+        []
+    """
+    if not _PERFORMANCE.is_dir():
+        return []
+    folders = [folder for folder in _PERFORMANCE.iterdir() if folder.is_dir()]
+    return sorted(f.name for f in folders if f.joinpath(f"{comparison}.json").is_file())
+
+
+def performance(comparison: str, *, machine: str) -> dict[str, Any]:
+    """The record of a comparison on one machine, as ``python -m benchmarks --record`` wrote it.
+
+    Args:
+        comparison: such as "step".
+        machine: one of :func:`performance_machines`.
+
+    Returns:
+        Title, date, command, machine and versions, and under "cases" for each case the median
+        seconds of each way, the ratio to those of the base, its quartiles, and peak memory.
+
+    Raises:
+        ValueError: for a machine without a record of this comparison.
+    """
+    known = performance_machines(comparison)
+    if machine not in known:
+        where = f"one of {', '.join(known)}" if known else "a comparison that was recorded"
+        raise ValueError(
+            f"machine: given {machine!r} for the comparison {comparison!r}, expected {where}; "
+            f"to measure it, run: python -m benchmarks {comparison} --record"
+        )
+    path = _PERFORMANCE.joinpath(machine, f"{comparison}.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def performance_as_markdown(record: dict[str, Any]) -> str:
+    """A record of :func:`performance` as a table in Markdown.
+
+    Args:
+        record: as :func:`performance` returns.
+
+    Returns:
+        A line that says what was measured on what, a header, and a row for each way: its median
+        time, the ratio to the base with quartiles, the memory it adds, and the goal if there is
+        one.
+
+    Example:
+        >>> way = {"way": "a", "seconds": 0.25, "ratio": 1.0, "quartiles": [1.0, 1.0]}
+        >>> case = {"case": "one", "base": "a", "ways": [way]}
+        >>> keys = ("title", "machine", "clock", "torch", "date", "command")
+        >>> text = performance_as_markdown({"cases": [case]} | dict.fromkeys(keys, "-"))
+        >>> print(text.splitlines()[-1])
+        | one | a | 250 ms | 1 |  |  |
+    """
+    about = [record[key] for key in ("machine", "clock", "date")]
+    head = f"{record['title']}: {', '.join(about)}, torch {record['torch']}; `{record['command']}`"
+    lines = [head[:1].upper() + head[1:], ""]
+    lines.append("| case | way | time | over the base (quartiles) | memory | goal |")
+    lines.append("|:--|:--|--:|--:|--:|:--|")
+    for case in record["cases"]:
+        for number, row in enumerate(case["ways"]):
+            low, high = row["quartiles"]
+            is_base = row["way"] == case["base"]
+            ratio = "1" if is_base else f"{row['ratio']:.3g} ({low:.3g} to {high:.3g})"
+            memory = f"{row['bytes'] / 1e6:,.0f} MB" if "bytes" in row else ""
+            goal = ""
+            if "goal" in row:
+                met = "met" if row["ratio"] <= row["goal"] else "not met"
+                goal = f"{row['goal']:g}, {met}"
+            cells = ["" if number else case["case"], row["way"], _duration(row["seconds"])]
+            lines.append("| " + " | ".join([*cells, ratio, memory, goal]) + " |")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds to three digits, in a unit that fits."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
 def mnist_table() -> dict[str, Any]:
     """The numbers that ``tools/measure_mnist.py`` measured on MNIST, with their date and data.
 

@@ -33,3 +33,116 @@ window.addEventListener("resize", () => {
 document.addEventListener("toggle", markScrolling, true); // a folded box that opens
 document.addEventListener("DOMContentLoaded", markScrolling);
 whenTypeset(markScrolling);
+
+// Previews: what a link or a symbol refers to, while the pointer or the focus is on it.
+const symbolsOnPage = new Map(); // from a formula's element to its TeX, which MathJax replaces
+for (const box of document.querySelectorAll("span.math"))
+  symbolsOnPage.set(box, box.textContent.trim().replace(/^\\\(|\\\)$/g, "").trim());
+
+const root = document.documentElement.dataset.content_root ?? "./";
+const hint = document.createElement("div");
+hint.id = "preview";
+hint.setAttribute("role", "tooltip");
+hint.hidden = true;
+let hintFor = null;
+let hintTimer;
+let loading;
+
+function previews() {
+  loading ??= new Promise((resolve) => {
+    const script = document.createElement("script");
+    script.src = `${root}_static/previews.js`;
+    script.onload = () => resolve(window.PREVIEWS);
+    script.onerror = () => resolve({ links: {}, symbols: {} });
+    document.head.append(script);
+  });
+  return loading;
+}
+
+function subject(element) {
+  const link = element.closest?.(".bd-article a[href*='#']");
+  if (link && !link.classList.contains("headerlink")) {
+    const page = new URL(root, location.href).pathname;
+    const url = new URL(link.href);
+    const key = decodeURIComponent(url.pathname).slice(decodeURIComponent(page).length) + decodeURIComponent(url.hash);
+    return { element: link, kind: "links", key };
+  }
+  const math = element.closest?.(".bd-article span.math");
+  if (math && symbolsOnPage.has(math))
+    return { element: math, kind: "symbols", key: symbolsOnPage.get(math) };
+  return null;
+}
+
+function hide() {
+  clearTimeout(hintTimer);
+  hintFor?.removeAttribute("aria-describedby");
+  hintFor = null;
+  hint.hidden = true;
+}
+
+async function show({ element, kind, key }) {
+  const found = (await previews())[kind]?.[key];
+  if (!found || hintFor !== element) return;
+  hint.innerHTML = found;
+  hint.hidden = false;
+  if (kind === "links") element.setAttribute("aria-describedby", "preview");
+  await window.MathJax?.typesetPromise?.([hint]);
+  const at = element.getBoundingClientRect();
+  const width = Math.min(560, innerWidth - 24);
+  hint.style.width = `${width}px`;
+  hint.style.left = `${Math.max(12, Math.min(at.left, innerWidth - width - 12)) + scrollX}px`;
+  const above = at.bottom + hint.offsetHeight + 8 > innerHeight && at.top > hint.offsetHeight + 8;
+  hint.style.top = `${(above ? at.top - hint.offsetHeight - 6 : at.bottom + 6) + scrollY}px`;
+}
+
+function come(event) {
+  if (event.target === hint || hint.contains(event.target)) {
+    clearTimeout(hintTimer);
+    return;
+  }
+  const found = subject(event.target);
+  if (!found || found.element === hintFor) {
+    if (found) clearTimeout(hintTimer);
+    return;
+  }
+  hide();
+  hintFor = found.element;
+  hintTimer = setTimeout(() => show(found), 250);
+}
+
+function go() {
+  clearTimeout(hintTimer);
+  hintTimer = setTimeout(hide, 200); // time to move into what is shown
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector(".bd-main")?.append(hint);
+  document.addEventListener("mouseover", come);
+  document.addEventListener("mouseout", go);
+  document.addEventListener("focusin", come);
+  document.addEventListener("focusout", hide);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hide();
+  });
+});
+
+// On paper everything is unfolded, and black on white; afterwards the page is as it was.
+let folded = [];
+let theme = "";
+window.addEventListener("beforeprint", () => {
+  theme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const box of folded) box.open = true;
+  for (const box of document.querySelectorAll(".toggle-hidden")) {
+    box.classList.remove("toggle-hidden");
+    folded.push(box);
+  }
+});
+window.addEventListener("afterprint", () => {
+  document.documentElement.dataset.theme = theme;
+  for (const box of folded) {
+    if (box.tagName === "DETAILS") box.open = false;
+    else box.classList.add("toggle-hidden");
+  }
+});

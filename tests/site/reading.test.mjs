@@ -1,7 +1,7 @@
 // How the site is used: from a folder without a server, by keyboard, and on a phone.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { PHONE, browse } from "./site.mjs";
+import { PAGES, PHONE, browse } from "./site.mjs";
 
 let site;
 before(async () => { site = await browse(); });
@@ -49,4 +49,45 @@ test("exercises show the whole name of their checker on a phone", async () => {
       .map((code) => code.textContent));
   assert.deepEqual(cut, []);
   await page.context().close();
+});
+
+test("a link to a theorem shows it, by pointer and by keyboard, and Escape hides it", async () => {
+  const page = await site.open("book/kernel_fidelity.html");
+  const link = page.locator('article a.reference.internal[href*="#thm-"]').first();
+  const hint = page.locator("#preview");
+  await link.hover();
+  await hint.waitFor({ state: "visible" });
+  assert.match(await hint.innerText(), /Theorem \d+/);
+  await page.keyboard.press("Escape");
+  await hint.waitFor({ state: "hidden" });
+  await page.mouse.move(5, 5);
+  await link.focus();
+  await hint.waitFor({ state: "visible" });
+  assert.equal(await link.getAttribute("aria-describedby"), "preview");
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test("a symbol shows what it means", async () => {
+  const page = await site.open("book/kernel_fidelity.html");
+  const wanted = await page.evaluate(() =>
+    [...symbolsOnPage.values()].findIndex((tex) => tex === "K_U"));
+  await page.locator("span.math").nth(wanted).hover();
+  await page.locator("#preview").waitFor({ state: "visible" });
+  assert.match(await page.locator("#preview").innerText(), /kernel|eNTK/i);
+  await page.context().close();
+});
+
+test("code and what it prints fit the page at 1280 px", async () => {
+  const cut = [];
+  for (const name of PAGES.filter((name) => name.startsWith("book/"))) {
+    const page = await site.open(name);
+    const found = await page.evaluate(() =>
+      [...document.querySelectorAll(".cell_input pre, .cell_output pre")]
+        .filter((box) => box.clientWidth && box.scrollWidth > box.clientWidth + 1)
+        .map((box) => box.textContent.split("\n").sort((a, b) => b.length - a.length)[0]));
+    cut.push(...found.map((line) => `${name}: ${line}`));
+    await page.context().close();
+  }
+  assert.deepEqual(cut, []);
 });

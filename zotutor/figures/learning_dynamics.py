@@ -164,7 +164,9 @@ def agreement(
     for name in widest:
         p, m = pairs[name]
         look = order_look(name, list(pairs).index(name))
-        ax.scatter(p, m, s=11, alpha=0.55, linewidths=0, label=name, **look)
+        # as dots of a picture where a drawing would weigh a megabyte
+        many = len(p) > 1000
+        ax.scatter(p, m, s=11, alpha=0.55, linewidths=0, label=name, rasterized=many, **look)
     every = np.concatenate([np.concatenate(pair) for pair in pairs.values()])
     ends = [float(every.min()), float(every.max())]
     ax.plot(ends, ends, color=THEORY, linestyle="--", linewidth=1.1, label="equal")

@@ -5,10 +5,12 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 
 import sys
 
+from .adapters import add_adapter, load_adapter
 from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
 from .lm import load
+from .objectives import Generated
 from .prompts import encode, word_ids
 from .rows import Rows
 from .runs import ledger
@@ -18,12 +20,14 @@ from .runs.ranks import Ranks, RanksError
 from .runs.replay import Replay, replay
 from .runs.weights import weights_hash
 from .tasks import Accuracy, Example, Task, task
+from .trainer import ZerothOrderSteps
 
 sys.modules[f"{__name__}.ledger"] = ledger  # its place in version 0.1, until 0.3
 
 __all__ = [
     "Accuracy",
     "Example",
+    "Generated",
     "LedgerError",
     "Positions",
     "Ranks",
@@ -34,11 +38,14 @@ __all__ = [
     "RunError",
     "RunStoppedError",
     "Task",
+    "ZerothOrderSteps",
+    "add_adapter",
     "encode",
     "evaluate",
     "finetune",
     "ledger",
     "load",
+    "load_adapter",
     "replay",
     "step_fidelity",
     "task",

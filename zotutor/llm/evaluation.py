@@ -11,6 +11,7 @@ from torch import nn
 from zotutor.checks import check_integer
 
 from .lm import Kind
+from .objectives import Generated
 from .preparing import Prepared, prepare
 from .runs.ranks import Ranks
 from .tasks import Accuracy, Example, accuracy
@@ -62,14 +63,24 @@ def shared(right: Callable[[int, int], int], count: int, ranks: Ranks) -> Accura
 
 @torch.no_grad()
 def right_answers(
-    prepared: Prepared, examples: Sequence[Example], batches: slice, *, batch_size: int = 64
+    prepared: Prepared,
+    examples: Sequence[Example],
+    batches: slice,
+    *,
+    batch_size: int = 64,
+    generated: Generated | None = None,
 ) -> int:
-    """The number of right answers in some of the batches."""
+    """The number of right answers in some of the batches: label words, or generated texts."""
     ordered, found = sorted(examples, key=lambda example: len(example.text)), 0
     for start in range(0, len(ordered), batch_size)[batches]:
         part = ordered[start : start + batch_size]
-        guesses = prepared.rows(prepared.prompts.batch(texts_of(part))).argmax(-1).tolist()
-        found += sum(guess == e.label for guess, e in zip(guesses, part, strict=True))
+        tokens, labels = prepared.prompts.batch(texts_of(part)), [e.label for e in part]
+        if generated is not None:
+            scores = generated.scores(generated.outputs(prepared.rows, tokens), labels)
+            found += sum(score >= 1 for score in scores)
+            continue
+        guesses = prepared.rows(tokens).argmax(-1).tolist()
+        found += sum(guess == label for guess, label in zip(guesses, labels, strict=True))
     return found
 
 

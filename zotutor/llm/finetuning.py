@@ -22,10 +22,13 @@ from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
+from .adapters import describe, is_adapted
 from .evaluation import check_labels, right_answers, shared, texts_of
 from .learning_rate import advice
 from .lm import Kind
+from .objectives import WIDTH, CrossEntropy, Generated, Named, Objective, OfLogits, named
 from .preparing import Prepared, prepare
+from .quantized import check_trainable, keep_layout, rounds_activations
 from .runs.files import examples_hash
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
@@ -78,7 +81,9 @@ def finetune(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     method: Method = "zo",
+    objective: Named | OfLogits | Generated = "loss",
     batch_size: int = 16,
+    micro_batch: int | None = None,
     length: int | None = None,
     kind: Kind | None = None,
     evaluate_every: int | None = None,
@@ -111,12 +116,21 @@ def finetune(
         schedule: "constant", or "linear" for lr (1 - step / steps).
         P: number of perturbations per step (method "zo").
         eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, for the
-            coarsest dtype used in computing the loss, including frozen weights and autocast.
+            coarsest dtype used in computing the loss, including frozen weights and autocast; 1e-2
+            for a base whose activations are rounded to 8 bits.
         directions: family of u; Rademacher by default.
         momentum: as in :class:`~zotutor.ZOSGD` and ``torch.optim.SGD``.
         weight_decay: as in :class:`~zotutor.ZOSGD` and torch's optimizers.
         method: "zo" for :class:`~zotutor.ZOSGD`; "sgd" or "adamw" for backpropagation.
+        objective: what a step measures and lowers: "loss", the cross-entropy; "accuracy", 1 - that
+            of the batch; "f1", 1 - its macro F1; a function of logits (N, V) over the label words
+            and labels (N,) that returns a number; or :class:`~zotutor.llm.Generated`, a score of
+            text. Its values are the losses of the run. What jumps needs a larger eps (by default
+            1e-2), larger batches, and more perturbations.
         batch_size: prompts per step.
+        micro_batch: prompts per forward pass, for batches that do not fit into memory; None for
+            all. The results are the same up to the rounding of each prompt's logits, so that a run
+            may resume with another value.
         length: truncate prompts to this many tokens.
         kind: "causal" or "classifier"; by default inferred from the model's output, see
             :func:`~zotutor.llm.evaluate`.
@@ -161,18 +175,29 @@ def finetune(
         seed=seed,
     )
     _check_method(method, model, output=output, save=save)
+    lowered = _objective(objective, method)
+    if micro_batch is not None:
+        micro_batch = check_integer("micro_batch", micro_batch, low=1)
+    check_trainable(model)
+    keep_layout(model)
     evaluated = task.dev[: options.dev]
     _check_examples(task.train, evaluated, task.words)
     texts = texts_of([*task.train, *evaluated])
-    prepared = prepare(model, tokenizer, task.words, texts, length=options.length, kind=kind)
+    generated = lowered if isinstance(lowered, Generated) else None
+    words = None if generated else task.words
+    prepared = prepare(model, tokenizer, words, texts, length=options.length, kind=kind)
     train = prepared.prompts.ids(texts_of(task.train))
+    if generated:
+        longest = max(map(len, prepared.prompts.ids(texts)))
+        generated.prepare(model, tokenizer, task.words, longest)
     # `ZOSGD` checks the rest; until the first step is measured, no weight and no file changes
     rates = {"lr": options.lr, "momentum": momentum, "weight_decay": weight_decay}
-    stepper: Stepper = (
-        FirstOrder(prepared.rows, method, **rates)
-        if method != "zo"
-        else _zeroth_order(prepared, rates, P=P, eps=eps, directions=directions, seed=options.seed)
-    )
+    if method == "zo":
+        own: dict[str, Any] = {"P": P, "eps": eps, "directions": directions, "seed": options.seed}
+        optimizer = _optimizer(prepared, lowered, own | rates)
+        stepper: Stepper = ZerothOrder(prepared.rows, optimizer, lowered, micro_batch=micro_batch)
+    else:
+        stepper = FirstOrder(prepared.rows, method, **rates, micro_batch=micro_batch)
     ranks = ranks or Ranks()
     ranks.check(stepper, options.batch_size)
     labels = [example.label for example in task.train]
@@ -235,21 +260,21 @@ class Options:
         return self.lr * (1 - number / self.steps) if self.schedule == "linear" else self.lr
 
 
-def _zeroth_order(
-    prepared: Prepared,
-    rates: dict[str, float],
-    *,
-    P: int,
-    eps: float | None,
-    directions: Directions | None,
-    seed: int,
-) -> ZerothOrder:
-    if eps is None:  # ZOSGD's own default knows the trainable parameters' dtypes only
-        eps = default_eps(prepared.dtype)
-    parameters = prepared.rows.parameters()
-    options: dict[str, Any] = {"eps": eps, "P": P, "directions": directions, "seed": seed}
-    optimizer = ZOSGD(parameters, **options | rates)
-    return ZerothOrder(prepared.rows, optimizer)
+def _objective(objective: Named | OfLogits | Generated, method: str) -> Objective:
+    found = named(objective)
+    if method != "zo" and objective != "loss":
+        raise ValueError(
+            f"objective: given {found.name!r} with method {method!r}, which needs a gradient; take "
+            'method="zo"'
+        )
+    return found
+
+
+def _optimizer(prepared: Prepared, lowered: Objective, options: dict[str, Any]) -> ZOSGD:
+    if options["eps"] is None:  # ZOSGD's own default knows the trainable parameters' dtypes only
+        smooth = isinstance(lowered, CrossEntropy) and not rounds_activations(prepared.rows)
+        options["eps"] = max(default_eps(prepared.dtype), 0.0 if smooth else WIDTH)
+    return ZOSGD(prepared.rows.parameters(), **options)
 
 
 def _check_examples(train: Sequence[Example], dev: Sequence[Example], words: Sequence[str]) -> None:
@@ -303,12 +328,20 @@ class _Session:
             return Memory()
         fixed = {"task": task.name, "examples": examples_hash(task), **vars(self.options)}
         del fixed["seed"]  # is in the header
+        if self.stepper.objective.name != "loss":  # runs of version 0.1 have no such entry
+            fixed["objective"] = self.stepper.objective.name
         fixed["seal_every"] = fixed.pop("hash_every")  # its name in version 0.1, whose runs resume
         optimizer = self.stepper.optimizer
-        header, about = header_of(self.model, optimizer), _about(self.device)
+        header, about = header_of(self.model, optimizer), _about(self.device, self.model)
+        if self.stepper.micro_batch is not None:
+            about["micro_batch"] = self.stepper.micro_batch
+
+        adapted = self.model if is_adapted(self.model) else None
 
         def opened() -> Memory:
-            return Memory() if output is None else Folder(output, header, fixed, about)
+            if output is None:
+                return Memory()
+            return Folder(output, header, fixed, about, adapted=adapted)
 
         return self.ranks.begin(opened, header | fixed, optimizer)
 
@@ -332,7 +365,14 @@ class _Session:
         return losses
 
     def _right(self, rank: int, count: int) -> int:
-        return right_answers(self.prepared, self.evaluated, slice(rank, None, count))
+        objective = getattr(self.stepper, "objective", None)
+        return right_answers(
+            self.prepared,
+            self.evaluated,
+            slice(rank, None, count),
+            batch_size=min(64, self.stepper.micro_batch or 64),
+            generated=objective if isinstance(objective, Generated) else None,
+        )
 
     def _step(self, number: int, folder: Memory) -> Step:
         """Replay step ``number`` from the folder, or measure, record and take it."""
@@ -380,12 +420,14 @@ def _noted(number: int, steps: int, lr: float) -> Iterator[None]:
         raise
 
 
-def _about(device: torch.device) -> dict[str, str]:
+def _about(device: torch.device, model: nn.Module) -> dict[str, Any]:
     try:
         ours = version("zotutor")
     except PackageNotFoundError:  # run from the source tree
         ours = "unknown"
-    return {"zotutor": ours, "torch": torch.__version__, "device": device.type}
+    found = {"zotutor": ours, "torch": torch.__version__, "device": device.type}
+    adapter = describe(model)
+    return found if adapter is None else found | {"adapter": adapter}
 
 
 def _bar(steps: int, progress: bool) -> Any:

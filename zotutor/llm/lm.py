@@ -13,9 +13,11 @@ from torch import nn
 
 from zotutor.checks import check_integer, check_path
 
+from .adapters import load_adapter
 from .gguf import plain_folder
 from .library import quiet, transformers
 from .packages import find
+from .quantized import Quantized, keep_layout, loading_options
 
 Kind = Literal["causal", "classifier"]
 
@@ -30,6 +32,8 @@ def load(
     device: str | torch.device = "cpu",
     kind: Kind = "causal",
     labels: int = 2,
+    quantize: Quantized | None = None,
+    adapter: str | Path | None = None,
     revision: str | None = None,
     seed: int = 0,
 ) -> tuple[nn.Module, Any]:
@@ -48,6 +52,12 @@ def load(
         kind: "causal" for a causal language model; "classifier" for an encoder with a sequence
             classification head, initialized from ``seed`` if the weights have none.
         labels: number of classes of a classifier.
+        quantize: "8bit" or "4bit" to store the weights of linear layers so, with bitsandbytes,
+            which need not be on a GPU. They cannot be trained; :func:`~zotutor.llm.add_adapter`
+            adds what can. For zeroth order "4bit" is the better choice: "8bit" rounds activations
+            as well, by far more than a probe of eps = 1e-3 changes them.
+        adapter: a folder of peft's ``save_pretrained``, such as the ``weights`` of a run with an
+            adapter; see :func:`~zotutor.llm.load_adapter`.
         revision: commit hash, which pins what is downloaded from the hub; required for a hub name.
             Of "facebook/opt-125m" itself and other older models only a commit of the pull request
             that converted them holds safetensors.
@@ -58,7 +68,7 @@ def load(
         causal model, since a prompt ends in its question.
 
     Raises:
-        ImportError: without transformers.
+        ImportError: without transformers, or bitsandbytes or peft where they are needed.
         FileNotFoundError: for a folder without config.json, safetensors or a tokenizer.
         ValueError: for a hub name without revision; an unknown kind; an encoder-decoder as a causal
             model; weights that are damaged or do not fit.
@@ -74,13 +84,14 @@ def load(
     if kind not in ("causal", "classifier"):
         raise ValueError(f"kind: given {kind!r}, expected 'causal' or 'classifier'")
     check_integer("seed", seed, low=0, high=1 << 64)
+    stored = loading_options(library, quantize, dtype, device)
     source, options = _source(name_or_folder, revision, dtype)
     options["trust_remote_code"] = False
     with _readable(source):
         if kind == "causal":
             _check_decoder(source, library.AutoConfig.from_pretrained(source, **options))
         tokenizer = library.AutoTokenizer.from_pretrained(source, **options)
-    common = {_dtype_argument(library): dtype, "use_safetensors": True, **options}
+    common = {_dtype_argument(library): dtype, "use_safetensors": True, **stored, **options}
     local = options.get("local_files_only", False)
     with _readable(source, kind), quiet(library, local=local):
         if kind == "causal":
@@ -96,7 +107,9 @@ def load(
         tokenizer.pad_token = tokenizer.eos_token
     if kind == "classifier" and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id  # a decoder looks for its last token
-    return model.to(device).eval(), tokenizer
+    model = (model if stored else model.to(device)).eval()
+    keep_layout(model)
+    return model if adapter is None else load_adapter(model, adapter), tokenizer
 
 
 def _dtype_argument(library: Any) -> str:
@@ -166,6 +179,11 @@ def _source(
     if gguf is not None:
         return str(plain_folder(gguf, dtype=dtype)), {"local_files_only": True}
     if folder.is_dir():
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder}: holds an adapter, without its base; load the base model with "
+                f"adapter={str(folder)!r}"
+            )
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder}: has no config.json; give a save_pretrained folder")
         if not any(folder.glob("*.safetensors")):

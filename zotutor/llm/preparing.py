@@ -83,7 +83,7 @@ class Prepared(NamedTuple):
 def prepare(
     model: nn.Module,
     tokenizer: Any,
-    words: Sequence[str],
+    words: Sequence[str] | None,
     texts: Sequence[str],
     *,
     length: int | None = None,
@@ -99,7 +99,8 @@ def prepare(
     Args:
         model: a causal language model or sequence classifier.
         tokenizer: its tokenizer.
-        words: label words, in the order of the labels.
+        words: label words, in the order of the labels; None for the logits of all tokens of a
+            causal model.
         texts: the prompts that will be scored.
         length: truncate prompts to this many tokens.
         kind: "causal" or "classifier"; by default inferred from the model's output.
@@ -121,7 +122,14 @@ def prepare(
         kind = kind or ("causal" if every.dim() == 3 else "classifier")
         prompts = Prompts(model, tokenizer, length=length, causal=kind == "causal")
         labels, about = None, f"classifier with {every.shape[-1]} classes"
-        if kind == "causal":
+        if words is None:
+            if kind != "causal":
+                raise ValueError(
+                    "objective: generated text, and this model is a classifier; give a causal "
+                    "language model"
+                )
+            about = "causal language model, scored by the text that it generates"
+        elif kind == "causal":
             labels, about = _label_words(tokenizer, words, texts, every)
         else:
             _check_classes(words, every)

@@ -16,6 +16,7 @@ from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 from zotutor.streams import Stream, uniforms
 
+from .objectives import CrossEntropy, Objective, seed_of
 from .prompts import padded
 from .rows import Rows
 
@@ -48,6 +49,8 @@ class Batches:
 class Stepper(Protocol):
     """Takes steps in two halves, so that the measurement can be recorded before the update."""
 
+    micro_batch: int | None
+
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
         """The measurement on this batch; no weight changes."""
 
@@ -58,21 +61,38 @@ class Stepper(Protocol):
 class ZerothOrder:
     """Steps of :class:`~zotutor.ZOSGD`; with LowRank directions one batched forward each."""
 
-    def __init__(self, scored: Rows, optimizer: ZOSGD) -> None:
+    def __init__(
+        self,
+        scored: Rows,
+        optimizer: ZOSGD,
+        objective: Objective | None = None,
+        *,
+        micro_batch: int | None = None,
+    ) -> None:
         self._scored, self.optimizer = scored, optimizer
+        self.objective, self.micro_batch = objective or CrossEntropy(), micro_batch
 
     def measure(self, tokens: Tensor, labels: Tensor, *, only: range | None = None) -> Projection:
-        """The projected gradients of the current step on a batch, or those in ``only``."""
+        """The projected gradients of the current step on a batch, or those in ``only``.
+
+        A batch in pieces has the same value as a whole, up to the rounding of each row's outputs:
+        these are put together in order, and then reduced as those of a whole batch are.
+        """
+        optimizer, objective = self.optimizer, self.objective
+        seed = seed_of(optimizer.seed, optimizer.steps_taken)
 
         def losses(copies: int) -> Tensor:
-            logits = self._scored(tokens.repeat(copies, 1)).float()
-            each = nn.functional.cross_entropy(logits, labels.repeat(copies), reduction="none")
-            return each.view(copies, -1).mean(1)
+            found = [
+                objective.outputs(self._scored, piece.repeat(copies, 1)).unflatten(0, (copies, -1))
+                for piece in tokens.split(self.micro_batch or len(tokens))
+            ]  # (copies, M, K) each
+            outputs = found[0] if len(found) == 1 else torch.cat(found, 1)  # (copies, N, K)
+            return objective.values(outputs, labels.to(outputs.device), seed=seed)
 
-        if isinstance(self.optimizer.directions, LowRank):
+        if isinstance(optimizer.directions, LowRank):
             with _advice_for_fine_tuning():
-                return self.optimizer.measure_batched(losses, only=only)
-        return self.optimizer.measure(lambda: losses(1)[0], only=only)
+                return optimizer.measure_batched(losses, only=only)
+        return optimizer.measure(lambda: losses(1)[0], only=only)
 
     def take(self, coefficients: Sequence[float], *, lr: float) -> None:
         """Replay the step from its projected gradients, as a ledger is replayed."""
@@ -97,7 +117,14 @@ class FirstOrder:
     """Steps of SGD or AdamW by backpropagation, for comparison."""
 
     def __init__(
-        self, scored: Rows, method: str, *, lr: float, momentum: float, weight_decay: float
+        self,
+        scored: Rows,
+        method: str,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        micro_batch: int | None = None,
     ) -> None:
         options: dict[str, float] = {"lr": lr, "weight_decay": weight_decay}
         if method == "sgd":
@@ -108,16 +135,22 @@ class FirstOrder:
             )
         kind: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[method]
         self._optimizer = kind(trainable(scored), **options)
-        self._scored = scored
+        self._scored, self.micro_batch = scored, micro_batch
 
     def measure(self, tokens: Tensor, labels: Tensor) -> Projection:
-        """The loss; the gradient is where autograd puts it."""
+        """The loss; the gradient is where autograd puts it, summed over the pieces of a batch."""
         self._optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(self._scored(tokens).float(), labels)
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the loss is {float(loss.detach())}")
-        loss.backward()
-        return Projection((), float(loss.detach()))
+        total, size = 0.0, self.micro_batch or len(tokens)
+        for piece, given in zip(tokens.split(size), labels.split(size), strict=True):
+            logits = self._scored(piece).float()
+            loss = nn.functional.cross_entropy(logits, given.to(logits.device))
+            if len(piece) < len(tokens):
+                loss = loss * (len(piece) / len(tokens))  # so that the sum is the mean over rows
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(f"the loss is {float(loss.detach())}")
+            loss.backward()
+            total += float(loss.detach())
+        return Projection((), total)
 
     def take(self, coefficients: Sequence[float], *, lr: float) -> None:  # noqa: ARG002
         """One step of the optimizer; the gradient is where autograd put it."""

@@ -17,7 +17,7 @@ from .ledger import Step, read
 from .replay import ledger_in
 
 CONFIG, LEDGER, METRICS = "config.json", "ledger.bin", "metrics.jsonl"
-PLOT, WEIGHTS = "plot.png", "weights"
+PLOT, WEIGHTS, INITIAL = "plot.png", "weights", "initial"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

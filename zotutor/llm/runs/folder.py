@@ -1,9 +1,10 @@
 """The output folder of a run: its contents, its lock, and how a run resumes.
 
 ``config.json`` holds the options, ``ledger.bin`` each step, ``metrics.jsonl`` the same for people
-and plots, ``plot.png`` the curves, and ``weights`` the tuned model if saving was requested. Nothing
-in them depends on the clock: a run that was killed and resumed has the same files as one that was
-not, except for the versions recorded in its configuration.
+and plots, ``plot.png`` the curves, and ``weights`` the tuned model if saving was requested. Of a
+model with an adapter, ``initial`` holds that adapter as it was before the first step, and
+``weights`` the tuned one. Nothing in them depends on the clock: a run that was killed and resumed
+has the same files as one that was not, except for the versions recorded in its configuration.
 
 Nothing is written until the first new step has been measured. An error before that, in this module
 or in the step itself, leaves the folder unchanged.
@@ -36,6 +37,7 @@ from .disk import (
 )
 from .files import (
     CONFIG,
+    INITIAL,
     LEDGER,
     LONGEST,
     METRICS,
@@ -52,7 +54,7 @@ from .ledger import Ledger, LedgerError, Step, WeightsHash, read, record_size
 from .replay import check_hash, check_seeds
 from .weights import save_pretrained, weights_hash
 
-_ABOUT = ("zotutor", "torch", "device")
+_ABOUT = ("zotutor", "torch", "device", "adapter", "micro_batch")
 """Entries of the configuration that may change from one session to the next."""
 _MEANS = {
     "base": "base model (SHA-256 of its weights; give it as it was before its first step)",
@@ -104,6 +106,7 @@ class Folder(Memory):
         header: of the ledger, see :func:`~zotutor.llm.runs.replay.header_of`.
         options: everything else that determines the run, as JSON, such as steps and data.
         about: information that determines nothing, such as versions and device.
+        adapted: the model before its first step, if it has an adapter to keep.
 
     Raises:
         RunError: for a folder that another process is writing to, that is not writable, or that
@@ -119,8 +122,11 @@ class Folder(Memory):
         header: Mapping[str, Any],
         options: Mapping[str, Any],
         about: Mapping[str, Any],
+        *,
+        adapted: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self._adapted = adapted
         self.path = check_path("output", path)
         self._header = dict(header)
         self._config = {"format": 1, **options, **header, **about}
@@ -222,6 +228,8 @@ class Folder(Memory):
             text = json.dumps(self._config, indent=1) + "\n"
             write_atomically(self.path / CONFIG, text.encode())
             if not (self.path / LEDGER).exists():
+                if self._adapted is not None:
+                    save_pretrained(self._adapted, None, self.path / INITIAL)
                 Ledger.create(self.path / LEDGER, self._header).close()
             self._ledger = Ledger.resume(self.path / LEDGER)
             if self._due:

@@ -177,6 +177,11 @@ class Ranks:
                 f"split: {self.count} ranks cannot share the {batch_size} rows of a batch; take a "
                 f"batch_size of {self.count} or more, or fewer ranks"
             )
+        if self.split == "batch" and not stepper.objective.by_rows:
+            raise ValueError(
+                f"split: the objective {stepper.objective.name!r} is not known to be a mean over "
+                "the rows of a batch, which ranks could share; split the directions instead"
+            )
 
     def begin(
         self, make: Callable[[], Memory], facts: Mapping[str, Any], optimizer: ZOSGD

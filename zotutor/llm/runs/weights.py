@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from zotutor.checks import trainable
+from zotutor.llm.adapters import is_adapted, save_adapter
 from zotutor.llm.library import quiet, transformers
+from zotutor.llm.quantized import is_quantized, state_of
 
 from .disk import RunStoppedError, check_free_space, make_folder, remove_empty, sync_folder
 
@@ -19,6 +23,7 @@ from .disk import RunStoppedError, check_free_space, make_folder, remove_empty, 
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 of all parameters, in ``named_parameters()`` order: shapes, dtypes and bits.
 
+    Of a quantized model also what else its weights consist of, such as scales and integer buffers.
     The same on every device. Extra memory: one parameter.
 
     >>> import copy
@@ -27,11 +32,24 @@ def weights_hash(model: nn.Module) -> str:
     True
     """
     found = sha256()
-    for tensor in model.parameters():
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        found.update(raw.cpu().numpy().data)
+    quantized = [module for module in model.modules() if is_quantized(module)]
+    apart = {id(tensor) for module in quantized for tensor in module._parameters.values()}
+    plain = [tensor for tensor in model.parameters() if id(tensor) not in apart]
+    for tensor in (*plain, *(tensor for module in quantized for tensor in state_of(module))):
+        for part in _parts(tensor):
+            found.update(f"{part.dtype} {tuple(part.shape)};".encode())
+            raw = part.detach().contiguous().reshape(-1).view(torch.uint8)
+            found.update(raw.cpu().numpy().data)
     return found.hexdigest()
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor, or the tensors that one of another library, with integers and scales, holds."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _parts(getattr(tensor, name))
 
 
 def dtypes(model: nn.Module) -> str:
@@ -42,7 +60,8 @@ def dtypes(model: nn.Module) -> str:
 def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer to a folder, under another name first: all or nothing.
 
-    Overwrites ``folder.part`` next to it and, if the folder exists, ``folder.old``.
+    Of a model with an adapter, only that; without a tokenizer if it is None. Overwrites
+    ``folder.part`` next to it and, if the folder exists, ``folder.old``.
 
     Raises:
         RunStoppedError: if they cannot be written; no partial folder is left.
@@ -54,7 +73,8 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     made: list[Path] = []
     try:
         made = make_folder(folder.parent)
-        check_free_space(folder.parent, sum(tensor.nbytes for tensor in model.parameters()))
+        saved = trainable(model) if is_adapted(model) else model.parameters()
+        check_free_space(folder.parent, sum(tensor.nbytes for tensor in saved))
         _write(model, tokenizer, aside)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -78,8 +98,12 @@ def save_pretrained(model: nn.Module, tokenizer: Any, folder: Path) -> None:
 def _write(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write both, and flush them to the disk."""
     with quiet(transformers(), local=True):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        if is_adapted(model):
+            save_adapter(model, folder)
+        else:
+            model.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
