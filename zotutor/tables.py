@@ -9,7 +9,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("minilm_kernel", "mnist_fidelity", "sst2_minilm", "zo_step_cpu")
+NAMES = ("minilm_kernel", "mnist_fidelity", "sst2_minilm", "study", "zo_step_cpu")
 """The tables that ship."""
 
 
