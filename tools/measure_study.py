@@ -7,9 +7,9 @@
 From the same weights and on the same batches, one run of SGD and runs of ZO-SGD, seen from the
 label-word logits of five held-out sentences. Each run leaves one JSON file in FOLDER when it is
 complete, and a run whose file is there is not repeated, so that the command can be stopped and
-given again. One thread. All runs of the tiny model take about an hour of processor time; those of
-SmolLM2 (which needs ``zotutor fetch``) with the default --P and --families about half an hour.
-With --device cuda the full grid is --P 1 5 10 20 50 100 --steps 200 (in a folder of its own).
+given again. One thread. The runs planned in SETTINGS take about five minutes of processor time for
+the tiny model, and for SmolLM2 (which needs ``zotutor fetch``) about eight. The full grid is
+``--P 1 5 10 20 50 100 --steps 200``, in a folder of its own, with ``--device cuda`` for SmolLM2.
 """
 
 from __future__ import annotations
