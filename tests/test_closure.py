@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import zotutor as zo
-from zotutor import directions
+from zotutor import closure, directions
 from zotutor.closure import identity, scalar
 from zotutor.estimators import Method, projected_gradients
 
@@ -475,6 +478,21 @@ def test_a_write_past_the_probe_is_found_by_the_bits() -> None:
 
 
 # ---- once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_checking_a_large_parameter_leaves_no_memory_behind(dtype: torch.dtype) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    large = torch.zeros(1 << 25, dtype=dtype)
+    closure._fingerprint([large])  # what the allocator keeps anyway
+    before = resident()
+    found = closure._fingerprint([large] * 4)
+    # 1 GB in all was summed in 64 bits, in pieces that can each be reused
+    assert resident() - before < 64e6
+    assert [int(total) for total in found] == [0] * 4
 
 
 def test_a_closure_made_for_each_batch_is_checked_once() -> None:

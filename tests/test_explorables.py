@@ -55,21 +55,6 @@ def test_differences_are_found() -> None:
 
 # ---- what JavaScript computes -------------------------------------------------------------------
 
-BY_BISECTION = "lr_roughly"
-TOLERANCE = {
-    # the page holds five or six digits of what the package computed from
-    "intro.before_and_after": 1e-3,
-    "learning_dynamics.one_step": 2e-4,
-    "kernel_emerges.entries": 2e-4,
-    "llm_dynamics.moved_tokens": 1e-3,
-    "trajectories.tp_law": 1e-4,
-    "kernel_fidelity.planner": 1e-4,
-    # a two-point difference of rounded losses, 150 times
-    "zo_sgd.quadratic": 1e-6,
-    # float32 additions of signs: the same operations in the same order
-    "llm_finetuning.ledger": 0.0,
-}
-
 
 def test_the_vectors_are_those_of_this_package() -> None:
     """Each number in the file is what tests/explorable_cases.py computes now."""
@@ -81,7 +66,7 @@ def test_the_vectors_are_those_of_this_package() -> None:
         assert not found, f"run `python tests/explorable_cases.py`: {found[:3]}"
 
 
-@pytest.mark.skipif(NODE is None, reason="node is not installed; make site-test needs it too")
+@pytest.mark.skipif(NODE is None, reason="node is not installed; make site-test does the same")
 @each
 def test_javascript_computes_what_zotutor_does(stored: dict[str, Any]) -> None:
     program = (
@@ -98,14 +83,9 @@ def test_javascript_computes_what_zotutor_does(stored: dict[str, Any]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    name = f"{stored['chapter']}.{stored['name']}"
     for found, case in zip(json.loads(done.stdout), stored["cases"], strict=True):
-        expected = dict(case["result"])
-        roughly = expected.pop(BY_BISECTION, None)
-        wrong = differences(found, expected, TOLERANCE.get(name, 1e-9))
+        wrong = differences(found, case["result"], stored["rtol"])
         assert not wrong, f"{case['values']}: {wrong[:3]}"
-        if roughly is not None:
-            assert math.isclose(found["lr"], roughly, rel_tol=2e-3)
 
 
 # ---- the page -----------------------------------------------------------------------------------

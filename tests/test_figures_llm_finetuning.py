@@ -11,6 +11,7 @@ from drawing import drawn
 from matplotlib.figure import Figure
 
 import zotutor as zo
+from zotutor.tables import Costs
 
 HALF, BETTER = (zo.llm.Accuracy(p, p - 0.05, p + 0.04, 100) for p in (0.5, 0.9))
 
@@ -21,6 +22,9 @@ DRAWN: list[Callable[[], Figure]] = [
     lambda: zo.figures.projected_gradients([-1, 2], {"a": [-2, 2], "b": [-1, 2.1]}, quantum=2.0),
     lambda: zo.figures.projected_gradients([-1, 2], {"a": [-1, 2]}, quantum=1e-6),
     lambda: zo.figures.rounded_walks(torch.zeros(9), torch.arange(9.0).expand(10, 9) / 4, 0.25),
+    lambda: zo.figures.accuracy_against_costs(
+        {"AdamW, LoRA": Costs((0.8, 0.7, 0.9), 3, 30, 100.0, 3.1)}, baseline=0.5
+    ),
     lambda: zo.figures.accuracies({"zero-shot": HALF, "ZO, P = 1": BETTER}, baseline=0.5),
 ]
 

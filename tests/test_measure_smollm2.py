@@ -18,8 +18,8 @@ def put(folder: Path, name: str, seed: int, right: int, count: int, **changes: A
         "losses": [1.0] * 10 + [0.5] * 10 + [9.0] * 3,
         "tokens": 700,
         "seconds": 12.34,
-        "resident_mb": 1000.4,
-        "peak_mb": 1500.6,
+        "resident_mib": 1000.4,
+        "peak_mib": 1501.6,
         "trainable": 10,
         "weights_bytes": 40,
         "ledger_bytes": 1200,
@@ -48,7 +48,6 @@ def test_rows_pool_the_sentences_of_their_seeds(tmp_path: Path) -> None:
     for p in (low, high):
         assert (value - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / count)
     assert zo["runs"][0]["losses"] == [1.0, 0.5]  # whole tens only
-    assert zo["runs"][0]["peak_mb"] == 1501
     assert "losses" not in found["rows"][0]["runs"][0]
     assert found["date"] == "2026-11-22"
     assert found["memory"] == [
@@ -56,8 +55,7 @@ def test_rows_pool_the_sentences_of_their_seeds(tmp_path: Path) -> None:
             "way": "adamw",
             "shape": "512 tokens",
             "batch_size": 4,
-            "resident_mb": 1000,
-            "peak_mb": 1501,
+            "memory_mib": 501,
         }
     ]
 

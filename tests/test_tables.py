@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from zotutor import fidelity, tables
+from zotutor.llm import ledger
+from zotutor.llm.tasks import accuracy
 from zotutor.tables import (
     NAMES,
     minilm_as_markdown,
@@ -19,6 +22,9 @@ from zotutor.tables import (
     performance,
     performance_as_markdown,
     performance_machines,
+    smollm2_as_markdown,
+    smollm2_costs,
+    smollm2_ledger,
     table,
 )
 
@@ -109,3 +115,31 @@ def test_the_table_of_the_encoder() -> None:
         for state in model["states"].values():
             for row in state["kernel"]["errors"]:
                 assert row["relative_error"] == pytest.approx(row["law"], abs=5 * row["std_error"])
+
+
+def test_the_table_of_the_language_model_agrees_with_itself_and_with_its_ledger() -> None:
+    found = table("smollm2_snippets")
+    rows = {row["name"]: row for row in found["rows"]}
+    for row in found["rows"]:
+        right = sum(round(run["accuracy"][0] * run["accuracy"][3]) for run in row["runs"])
+        count = sum(run["accuracy"][3] for run in row["runs"])
+        assert row["accuracy"] == list(accuracy(right, count))
+        assert len({run["seed"] for run in row["runs"]}) == len(row["runs"])
+    costs = smollm2_costs(found)
+    assert list(costs) == [name for name in rows if name != "zero-shot"]
+    for name, cost in costs.items():
+        seconds = [run["seconds"] for run in rows[name]["runs"]]
+        assert cost.seconds == pytest.approx(statistics.mean(seconds))
+        if name != "ZO, float16":  # a peak, so at least the weights
+            assert cost.memory * 1e9 > rows[name]["weights_bytes"]
+    lines = smollm2_as_markdown(found).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert len({line.count("|") for line in lines}) == 1
+    steps = ledger.read(smollm2_ledger()).steps
+    (run,) = (run for run in rows["ZO, float32"]["runs"] if run["seed"] == steps[0].seed)
+    losses = [step.loss for step in steps]
+    assert len(steps) == rows["ZO, float32"]["steps"]
+    assert run["losses"] == [
+        round(statistics.mean(losses[k : k + 10]), 4) for k in range(0, len(losses), 10)
+    ]
+    assert run["ledger_bytes"] == smollm2_ledger().stat().st_size

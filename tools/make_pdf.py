@@ -50,6 +50,16 @@ def join(parts: list[Path], names: list[str], target: Path) -> int:
         return len(writer.pages)
 
 
+def link_from_status() -> None:
+    """Offer the PDF on the status page, which is made without it."""
+    path = SITE / "book" / "status.html"
+    page = path.read_text(encoding="utf-8")
+    link = f'<p id="pdf"><a href="../downloads/{PDF.name}">The whole book as one PDF</a>.</p>'
+    if 'id="pdf"' not in page:
+        page = re.sub(r'(<section id="to-take-along">.*?</p>)', rf"\1{link}", page, flags=re.DOTALL)
+        path.write_text(page, encoding="utf-8")
+
+
 def main() -> int:
     """Print, join, and say where the PDF is."""
     argparse.ArgumentParser(
@@ -64,6 +74,7 @@ def main() -> int:
             sys.exit("The pages could not be printed: see above")
         parts = sorted(Path(folder).glob("*.pdf"))
         count = join(parts, [title(page) for page in listed], PDF)
+    link_from_status()
     print(f"\n{count} pages: {PDF}")
     return 0
 

@@ -12,8 +12,9 @@ zotutor/data/smollm2_snippets.json, with the ledger of one run beside it.
 What is compared. Every way starts from the same weights; the seed draws the batches, the
 directions and LoRA's initial factors. Each seed is scored once, after the last step, on a third of
 dev of its own, so that the pooled interval counts no sentence twice. Learning rates were compared
-by the loss of the batches, on seed 0, never on dev. Peak memory is that of the process during the
-steps, without the evaluation.
+by the loss of the batches, on seed 0, never on dev. Memory is the peak of the resident memory
+during the steps, without the evaluation, less what was resident before them. Loading only maps the
+weights, and the first forward pass reads them, so that it includes the weights and no library.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "lora-adamw": ADAMW | {"lr": 1e-3, "lora": True},
     "zo-float32": ZO,
     "zo-bfloat16": ZO | {"dtype": "bfloat16"},
-    "zo-float16": ZO | {"dtype": "float16", "steps": 30},
-    "lora-zo": ZO | {"lr": 5e-3, "lora": True},
+    "zo-float16": ZO | {"dtype": "float16", "steps": 10},
+    "lora-zo": ZO | {"lr": 1e-2, "steps": 100, "lora": True},
 }
 TITLES = {
     "zero-shot": "zero-shot",
@@ -61,7 +62,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 WAYS: dict[str, dict[str, Any]] = {
     "inference": {"method": "inference"},
     "zo": {"method": "zo", "lr": 2e-5},
-    "lora-zo": {"method": "zo", "lr": 5e-3, "lora": True},
+    "zo-bfloat16": {"method": "zo", "lr": 2e-5, "dtype": "bfloat16"},
+    "lora-zo": {"method": "zo", "lr": 1e-2, "lora": True},
     "lora-adamw": {"method": "adamw", "lr": 1e-3, "lora": True},
     "adamw": {"method": "adamw", "lr": 2e-5},
 }
@@ -74,7 +76,7 @@ MEMORY: dict[str, dict[str, Any]] = {
 
 
 def memory() -> tuple[float, float]:
-    """Resident memory of this process in MB: now, and its peak since :func:`forget_peak`."""
+    """Resident memory of this process in MiB: now, and its peak since :func:`forget_peak`."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     now, most = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
     return now, most
@@ -152,7 +154,7 @@ def tuned(
         size, length = options["batch_size"], options["length"]
         prompts = task.train[: 2 * size]
         zo.llm.evaluate(model, tokenizer, prompts, task.words, batch_size=size, length=length)
-        return {"resident_mb": resident, "peak_mb": memory()[1]}
+        return {"resident_mib": resident, "peak_mib": memory()[1]}
     result = zo.llm.finetune(
         model,
         tokenizer,
@@ -171,8 +173,8 @@ def tuned(
         "losses": result.losses,
         "tokens": result.tokens,
         "seconds": time.process_time() - begun,
-        "resident_mb": resident,
-        "peak_mb": memory()[1],
+        "resident_mib": resident,
+        "peak_mib": memory()[1],
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
         "ledger_bytes": (run / "ledger.bin").stat().st_size if recorded else None,
@@ -203,6 +205,7 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     first = cells[0]
     found: dict[str, Any] = {
         "name": TITLES[name],
+        "way": {"zo-float32": "zo"}.get(name, name),  # among the memory cells
         "accuracy": pooled([c["accuracy"] for c in cells]),
     }
     for key in ("method", "dtype", "lora", "lr", "steps", "trainable", "weights_bytes"):
@@ -215,7 +218,6 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         means = [sum(losses[k : k + size]) / size for k in range(0, len(losses) - size + 1, size)]
         run |= {"losses": [round(mean, 4) for mean in means], "seconds": round(c["seconds"], 1)}
         run |= {key: c[key] for key in ("tokens", "ledger_bytes")}
-        run |= {key: round(c[key]) for key in ("resident_mb", "peak_mb")}
     return found
 
 
@@ -239,14 +241,14 @@ def table(folder: Path) -> dict[str, Any]:
         "batch_size": BATCH,
         "length": LENGTH,
         "losses": "means of ten steps each, of the batches before each step",
+        "memory_mib": "peak resident memory during the steps, less that before them",
         "rows": [row(name, by[name]) for name in CELLS if by[name]],
         "memory": [
             {
                 "way": way,
                 "shape": shape,
                 "batch_size": SHAPES[shape]["batch_size"],
-                "resident_mb": round(c["resident_mb"]),
-                "peak_mb": round(c["peak_mb"]),
+                "memory_mib": round(c["peak_mib"] - c["resident_mib"]),
             }
             for shape in SHAPES
             for way in WAYS
@@ -270,7 +272,7 @@ def report(cell: dict[str, Any]) -> str:
     """A finished cell in one line."""
     losses = cell.get("losses", [])
     ends = [f"{sum(part) / max(1, len(part)):.3f}" for part in (losses[:10], losses[-10:])]
-    what = (cell.get("accuracy"), f"{cell.get('seconds', 0):.0f} s", cell.get("peak_mb"))
+    what = (cell.get("accuracy"), f"{cell.get('seconds', 0):.0f} s", cell.get("peak_mib"))
     return " ".join(map(str, [*ends, *what]))
 
 

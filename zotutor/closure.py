@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .directions import chunks
 from .parameters import Parameters, at_least_float32
 
 Loss = Callable[[], Tensor | float]
@@ -215,12 +214,20 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _fingerprint(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """For each tensor the sum of its entries' bits as integers; changing one entry changes it."""
+    """For each tensor the sum of its memory as 64-bit integers; changing one entry changes it.
+
+    Read in place: a sum of shorter integers would first copy them to 64 bits.
+    """
     found = []
     for tensor in tensors:
         bits = _bits(tensor).reshape(-1)
-        parts = [bits[a:b].sum(dtype=torch.int64) for a, b in chunks(bits.numel(), bits.device)]
-        found.append(torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.int64))
+        size = 8 // bits.element_size()  # entries per 64 bits
+        start = min(-bits.storage_offset() % size, bits.numel())
+        stop = start + (bits.numel() - start) // size * size
+        total = bits[start:stop].view(torch.int64).sum()
+        for ends in (bits[:start], bits[stop:]):
+            total += ends.sum(dtype=torch.int64)
+        found.append(total)
     return found
 
 

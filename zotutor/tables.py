@@ -6,10 +6,19 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-NAMES = ("minilm_kernel", "mnist_fidelity", "sst2_minilm", "study", "zo_step_cpu")
+NAMES = (
+    "minilm_kernel",
+    "mnist_fidelity",
+    "smollm2_snippets",
+    "sst2_minilm",
+    "study",
+    "zo_step_cpu",
+)
 """The tables that ship."""
 
 
@@ -237,4 +246,87 @@ def minilm_as_markdown(table: dict[str, Any]) -> str:
     apart = [n["telling_apart"] for _, _, n in columns]
     row("telling apart, cosine", [f"{a['cosine']:.3f}" for a in apart])
     row("telling apart, $P$ for 50 %", [f"{a['P_for_half']:,}" for a in apart])
+    return "\n".join(lines)
+
+
+class Costs(NamedTuple):
+    """What one way of fine-tuning reached, and what it took."""
+
+    accuracy: tuple[float, float, float]
+    """Over all seeds, with its 95 % interval: value, low, high."""
+    seeds: int
+    steps: int
+    seconds: float
+    """Of one core, for all steps of a run; mean over seeds."""
+    memory: float
+    """Peak during two steps on sentences in GB, weights included; NaN where not measured."""
+
+
+def smollm2_costs(table: dict[str, Any]) -> dict[str, Costs]:
+    """Accuracy and costs of each way in the table "smollm2_snippets" that took steps, by its name.
+
+    Args:
+        table: as ``table("smollm2_snippets")`` returns.
+
+    Example:
+        >>> costs = smollm2_costs(table("smollm2_snippets"))
+        >>> costs["ZO, bfloat16"].memory < costs["AdamW"].memory
+        True
+    """
+    peaks = {
+        cell["way"]: cell["memory_mib"] * 2**20 / 1e9
+        for cell in table["memory"]
+        if cell["shape"] == "sentences"
+    }
+    return {
+        row["name"]: Costs(
+            accuracy=(row["accuracy"][0], row["accuracy"][1], row["accuracy"][2]),
+            seeds=len(row["runs"]),
+            steps=row["steps"],
+            seconds=sum(run["seconds"] for run in row["runs"]) / len(row["runs"]),
+            memory=peaks.get(row["way"], math.nan),
+        )
+        for row in table["rows"]
+        if row["method"]
+    }
+
+
+def smollm2_ledger() -> Path:
+    """The ledger of one run of that table: ZO on all weights in float32, of seed 0.
+
+    :func:`~zotutor.llm.replay` makes the tuned model of it, from ``zotutor.llm.load("smollm2")``.
+    """
+    return Path(str(files("zotutor").joinpath("data", "smollm2_snippets.ledger")))
+
+
+def smollm2_as_markdown(table: dict[str, Any]) -> str:
+    """The table "smollm2_snippets" in Markdown, a row for each way of fine-tuning.
+
+    Args:
+        table: as ``table("smollm2_snippets")`` returns.
+
+    Returns:
+        A header, and a row each: trained parameters, steps, learning rate; accuracy of each seed
+        and of all, with its 95 % interval; loss of the last ten batches; seconds; ledger in bytes.
+
+    Example:
+        >>> lines = smollm2_as_markdown(table("smollm2_snippets")).splitlines()
+        >>> lines[2].startswith("| zero-shot |")
+        True
+    """
+    titles = ("", "trained", "steps", "lr", "accuracy of each seed, %", "of all, %", "last loss")
+    lines = ["| " + " | ".join((*titles, "seconds", "ledger, bytes")) + " |"]
+    lines.append("|:--|--:|--:|--:|:--|:--|--:|--:|--:|")
+    for row in table["rows"]:
+        runs = row["runs"]
+        value, low, high = (100 * x for x in row["accuracy"][:3])
+        each = ", ".join(f"{100 * run['accuracy'][0]:.1f}" for run in runs)
+        cells = [row["name"], *[""] * 3, each, f"{value:.1f} ({low:.1f} to {high:.1f})", *[""] * 3]
+        if row["method"]:
+            cells[1:4] = [f"{row['trainable']:,}", str(row["steps"]), f"{row['lr']:g}"]
+            loss = sum(run["losses"][-1] for run in runs) / len(runs)
+            seconds = sum(run["seconds"] for run in runs) / len(runs)
+            ledger = runs[0]["ledger_bytes"]
+            cells[6:] = [f"{loss:.2f}", f"{seconds:.0f}", f"{ledger:,}" if ledger else ""]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -112,21 +112,16 @@ def mend_docs_links(app: Sphinx, exception: Exception | None) -> None:
     """
     if exception is not None or app.builder.format != "html":
         return
-    known = app.env.domaindata["py"]["objects"]
     for path in Path(app.outdir, "_modules").rglob("*.html"):
         page = path.relative_to(app.outdir).with_suffix("").as_posix()
+        module = page.removeprefix("_modules/zotutor/").replace("/", ".")
 
-        def mended(found: re.Match[str], page: str = page) -> str:
-            name = found[1]
-            if name not in known:
-                address = entries(app).find(
-                    f"{page.removeprefix('_modules/zotutor/').replace('/', '.')}."
-                    f"{name.rpartition('.')[2]}",
-                    page,
-                )
-                if address is None:
-                    return ""
-                return f'<a class="viewcode-back" href="{address}"'
+        def mended(found: re.Match[str], page: str = page, module: str = module) -> str:
+            name = found[1].removeprefix("zotutor.")
+            for dotted in (name, f"{module}.{name.rpartition('.')[2]}"):
+                address = entries(app).find(dotted, page)
+                if address is not None:
+                    return f'<a class="viewcode-back" href="{address}"'
             return found[0]
 
         before = path.read_text(encoding="utf-8")

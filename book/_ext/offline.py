@@ -24,7 +24,14 @@ PACKAGE = "sphinx-mathjax-offline"
 SCRIPT = "tex-chtml.js"
 SHA256 = "0a6ded5abbce13331658dd239f34382abd06492c74b71b61e8caa8112ec55fa5"
 FONTS = "output/chtml/fonts/woff-v2"
-UNUSED = ("*.map", "vendor/**/*.ttf", "scripts/fontawesome.js*", "sphinx-thebe.*", "locales/**/*")
+UNUSED = (
+    "*.map",
+    "*-macros.html",
+    "vendor/**/*.ttf",
+    "scripts/fontawesome.js*",
+    "sphinx-thebe.*",
+    "locales/**/*",
+)
 
 
 def mathjax() -> Path:

@@ -6,8 +6,10 @@ sentences of its box "In this chapter", or of its text.
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -84,7 +86,20 @@ def complete_head(
     context["metatags"] = "\n".join([context.get("metatags", ""), *tags, ""])
 
 
+def complete_search(app: Sphinx, exception: Exception | None) -> None:
+    """Give the search titles without markup, which it shows as it was typed."""
+    path = Path(app.outdir, "searchindex.js")
+    if exception is not None or not path.exists():
+        return
+    begin, end = "Search.setIndex(", ")"
+    text = path.read_text(encoding="utf-8").strip()
+    index = json.loads(text.removeprefix(begin).removesuffix(end))
+    index["titles"] = [plain(title) for title in index["titles"]]
+    path.write_text(begin + json.dumps(index, ensure_ascii=False) + end, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect; Sphinx calls this."""
     app.connect("html-page-context", complete_head)
+    app.connect("build-finished", complete_search)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

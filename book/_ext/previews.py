@@ -26,7 +26,7 @@ def clean(tag: Tag) -> str:
     for link in tag.find_all("a"):
         link.unwrap()
     for inner in [tag, *tag.find_all(True)]:
-        for name in ("id", "tabindex"):
+        for name in ("id", "tabindex", "role"):
             inner.attrs.pop(name, None)
     return " ".join(str(tag).split())
 
@@ -36,7 +36,7 @@ def preview(target: Tag | None) -> str:
     if target is None:
         return ""
     if target.name == "dt":  # a function: its name, and the first paragraph of what it is
-        name = target.get_text().partition("[source]")[0].strip().rstrip("#\u00b6")
+        name = " ".join(target.get_text().partition("[source]")[0].split()).rstrip("#\u00b6")
         about = target.find_next_sibling("dd")
         first = about.find("p") if isinstance(about, Tag) else None
         short = name if len(name) < 90 else name.partition("(")[0] + "(\u2026)"
@@ -57,6 +57,7 @@ def symbols(page: BeautifulSoup) -> dict[str, str]:
             for symbol in first.select("span.math"):
                 tex = re.sub(r"^\\\(|\\\)$", "", symbol.get_text().strip()).strip()
                 found.setdefault(tex, meaning)
+                found.setdefault(re.sub(r"\([^()]*\)$", "", tex), meaning)  # K for K(x_o, x_u)
     return found
 
 

@@ -42,6 +42,7 @@ REPAIRS = (
         '<div class="citation-list">',
         "a list whose children are no list items",
     ),
+    Repair(r'console\.log\("\[PST\][^"]*"\);?', "", "what the theme tells its own developers"),
     Repair(r' role="doc-biblioentry"', "", "a role that is deprecated, and not allowed here"),
     Repair(
         r'<th class="head([^"]*)">(?:<p>\s*</p>)?</th>',

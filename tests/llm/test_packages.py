@@ -141,6 +141,9 @@ def test_the_sentences_are_split_once_and_labelled_by_their_ratings(
     assert not {s.text for s in train} & {s.text for s in dev}
     assert all(s.label == (s.rating > 0) and abs(s.rating) > 0.5 for s in train + dev)
     assert sum(s.label for s in dev) == 501
+    # the source has positive sentences first; `dev=N` evaluates on the first N
+    for count in (32, 100, 200, 500):
+        assert abs(sum(s.label for s in dev[:count]) / count - 0.5) < 0.05
     found = task("snippets")
     assert found.dev[0].text.endswith(" It was")
     assert found.words == ("terrible", "great")

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { PHONE, SITE, browse } from "./site.mjs";
 
 const CHAPTERS = [
@@ -71,6 +72,30 @@ for (const chapter of CHAPTERS) {
     assert.ok(block, "no explorable");
     assert.match(block.split("<script>")[0], /<div class="zo-static">\s*<table>\s*<caption>/);
     assert.ok(Buffer.byteLength(block) <= 200_000);
+  });
+}
+
+// As tests/test_explorables.py, which cannot where there is no node: numbers that zotutor computed.
+const here = path.dirname(fileURLToPath(import.meta.url));
+const read = (...names) => fs.readFileSync(path.join(here, ...names), "utf8");
+const scripts = (...names) =>
+  names.map((name) => read("../../zotutor/explorables/js", `${name}.js`)).join("\n");
+
+function differences(found, expected, rtol, at = "") {
+  if (expected === null) return [];
+  if (typeof expected === "object")
+    return Object.keys(expected).flatMap((k) => differences(found?.[k], expected[k], rtol, `${at}.${k}`));
+  const allowed = rtol * Math.max(Math.abs(found), Math.abs(expected), 1e-2);
+  const equal = typeof expected === "number" ? Math.abs(found - expected) <= allowed : found === expected;
+  return equal ? [] : [`${at}: ${found}, expected ${expected}`];
+}
+
+for (const { chapter, name, rtol, data, cases } of JSON.parse(read("../explorable_vectors.json"))) {
+  test(`${chapter}.${name} computes what zotutor does`, () => {
+    const program = `"use strict";\n${scripts("core", "streams", chapter)}\nreturn explorables;`;
+    const { compute } = new Function(program)()[name];
+    for (const { values, result } of cases)
+      assert.deepEqual(differences(compute(data, values), result, rtol), [], JSON.stringify(values));
   });
 }
 

@@ -1,5 +1,5 @@
-// Every page: nothing from another origin, nothing on the console, formulas typeset, nothing wider
-// than a phone, no accessibility violation in either theme at either width.
+// Every page: nothing from another origin, nothing on the console, formulas typeset, code whole, nothing
+// wider than a phone, no accessibility violation in either theme at either width.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { AXE, DESK, PAGES, PHONE, browse } from "./site.mjs";
@@ -36,6 +36,12 @@ for (const name of PAGES) {
         [...document.querySelectorAll("mjx-container")]
           .filter((box) => box.tabIndex >= 0 && !box.classList.contains("is-scrolling")).length);
       assert.equal(stops, 0, "formulas that the tab key stops at");
+
+      const cut = await page.evaluate(() =>
+        [...document.querySelectorAll(".cell_input pre, .cell_output pre")]
+          .filter((box) => box.clientWidth && box.scrollWidth > box.clientWidth + 1)
+          .map((box) => box.textContent.split("\n").sort((a, b) => b.length - a.length)[0]));
+      assert.deepEqual(cut, [], "code or output that is cut at 1280 px");
 
       await page.evaluate(AXE);
       const wrong = [];

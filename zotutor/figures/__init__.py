@@ -41,7 +41,13 @@ from .llm_dynamics import (
     similarity_maps,
     similarity_of_pairs,
 )
-from .llm_finetuning import accuracies, projected_gradients, rounded_walks, run_curves
+from .llm_finetuning import (
+    accuracies,
+    accuracy_against_costs,
+    projected_gradients,
+    rounded_walks,
+    run_curves,
+)
 from .loss_view import stable_steps
 from .sliders import explore
 from .trajectories import (
@@ -64,6 +70,7 @@ from .zo_sgd import (
 
 __all__ = [
     "accuracies",
+    "accuracy_against_costs",
     "accuracy_while_fine_tuning",
     "agreement",
     "block_and_entries",

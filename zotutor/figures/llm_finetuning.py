@@ -132,3 +132,33 @@ def accuracies(found: Mapping[str, Any], *, baseline: float) -> Figure:
     ax.invert_yaxis()
     ax.set(xlabel="accuracy on dev, %, with 95 % intervals", ylabel="")
     return drawn
+
+
+@figure
+def accuracy_against_costs(found: Mapping[str, Any], *, baseline: float) -> Figure:
+    """Accuracy with its interval, against the time and against the memory that it took.
+
+    Args:
+        found: a name and its :class:`~zotutor.tables.Costs`; zeroth order has "ZO" in its name.
+        baseline: the accuracy that all began with.
+    """
+    drawn, axes = plt.subplots(1, 2, figsize=(8.2, 3.9), sharey=True)
+    for ax, key in zip(axes, ("seconds", "memory"), strict=True):
+        ax.axhline(100 * baseline, ls="--", color=THEORY)
+        for k, (name, costs) in enumerate(found.items()):
+            value, low, high = (100 * x for x in costs.accuracy)
+            ax.errorbar(
+                [getattr(costs, key)],
+                [value],
+                yerr=[[value - low], [high - value]],
+                fmt=MARKERS[k % len(MARKERS)],
+                ms=7,
+                mfc="white" if "LoRA" in name else None,
+                color=ZO if "ZO" in name else FO,
+                capsize=3,
+                label=name,
+            )
+    axes[0].set(xlim=(0, None), xlabel="seconds of one core", ylabel="accuracy, %")
+    axes[1].set(xlim=(0, None), xlabel="peak memory, GB")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return drawn
