@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_package import tool as load
 
 tool = load("measure_study")
@@ -59,7 +60,7 @@ def test_the_digest_separates_what_two_families_share(tmp_path: Path) -> None:
     times = (50, 100, 200)
     heads = ["model", "dist", "P"] + [f"zo{t}_{x}" for t in times for x in "ab"]
     lines = [",".join(heads)]
-    for P, s in ((1, 2.0), (4, 1.0)):
+    for P, s in ((1, 2.0), (4, 0.5)):
         for dist, sign in (("gaussian", 1), ("bernoulli", -1)):
             lines.append(",".join(["m", dist, str(P)] + [f"{5 + 1 + sign * s}", "7"] * 3))
     runs, sgd = tmp_path / "runs.csv", tmp_path / "sgd.csv"
@@ -68,9 +69,21 @@ def test_the_digest_separates_what_two_families_share(tmp_path: Path) -> None:
     found = tool.digest(runs, sgd)["200"]
     assert found["P"] == [1, 4]
     assert found["mean_of_families"] == pytest.approx([math.sqrt(0.5)] * 2, rel=1e-3)
-    assert found["half_difference"] == pytest.approx([math.sqrt(2), math.sqrt(0.5)], rel=1e-3)
-    assert found["deviation"] == pytest.approx([math.sqrt(2.5), 1.0], rel=1e-3)
+    assert found["half_difference"] == pytest.approx([math.sqrt(2), math.sqrt(0.125)], rel=1e-3)
+    assert found["deviation"] == pytest.approx([math.sqrt(2.5), math.sqrt(0.625)], rel=1e-3)
     assert found["by_model"] == {"m": found["deviation"]}
+
+
+def test_the_slope_is_that_of_an_exact_power_law_with_its_error() -> None:
+    exact = {("m", P): torch.tensor([3.0 * P**-0.5], dtype=torch.float64) for P in (1, 4, 16)}
+    assert tool.slope_of_runs(exact) == [-0.5, pytest.approx(0.0, abs=1e-6)]
+    # residuals e, -2e, e at x = -h, 0, h: the error is sqrt(6 e^2 / (2 h^2)) with one degree left
+    e, h = 0.1, math.log(4)
+    off = {
+        ("m", P): torch.tensor([math.exp(part)], dtype=torch.float64)
+        for P, part in ((1, e), (4, -2 * e), (16, e))
+    }
+    assert tool.slope_of_runs(off) == pytest.approx([0.0, math.sqrt(3) * e / h], abs=1e-4)
 
 
 def test_each_seed_of_all_cells_comes_before_the_next() -> None:

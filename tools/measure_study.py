@@ -216,6 +216,16 @@ def size(off: dict[Any, Tensor], P: int, model: str | None = None) -> float:
     )
 
 
+def slope_of_runs(off: dict[Any, Tensor]) -> list[float]:
+    """The exponent of P in the deviation of single runs, by least squares, and its error."""
+    x = torch.tensor([math.log(key[-1]) for key in off], dtype=torch.float64)
+    y = torch.stack([z.square().mean().sqrt().log() for z in off.values()])
+    x, y = x - x.mean(), y - y.mean()
+    slope = x @ y / (x @ x)
+    error = ((y - slope * x).square().sum() / (len(x) - 2) / (x @ x)).sqrt()
+    return [rounded(float(slope)), rounded(float(error))]
+
+
 def digest(runs: Path, sgd: Path) -> dict[str, Any]:
     """What the published runs say: deviations from SGD of the first sentence's two logits."""
     end = {
@@ -240,6 +250,7 @@ def digest(runs: Path, sgd: Path) -> dict[str, Any]:
         shared = {key: off[key[0], "gaussian", key[1]] - value for key, value in half.items()}
         found[str(t)] = {
             "P": counts,
+            "slope": slope_of_runs(off),
             "deviation": [size(off, P) for P in counts],
             "by_model": {m: [size(off, P, m) for P in counts] for m in models},
             "half_difference": [size(half, P) for P in counts],
