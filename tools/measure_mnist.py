@@ -56,7 +56,7 @@ STEPS, BATCH, RATE = 300, 64, 0.05
 # the setting of Li et al. (2026), by their repository
 THEIR_FAMILIES = {**FAMILIES, "Uniform": zo.Uniform()}
 THEIR_IMAGES, THEIR_EPOCHS, THEIR_BATCH = 2_000, 100, 64
-THEIR_SGD = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+THEIR_SGD: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 THEIR_MEAN, THEIR_STD = 0.1307, 0.3081
 THEIR_SEEDS = 3
 
@@ -155,7 +155,7 @@ def law_over_seeds(x: Tensor, groups: dict[str, Tensor]) -> dict[str, list[float
     return laws
 
 
-def their_lenet(seed: int) -> nn.Module:
+def their_lenet(seed: int) -> nn.Sequential:
     """LeNet, initialized by torch's defaults."""
     model = zo.models.lenet(seed=seed)
     torch.manual_seed(seed)
@@ -238,7 +238,8 @@ def theirs(split: Split, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     states = found.setdefault("states", {"at initialization": {}, "trained": {}})
     done = len(states["trained"].get("accuracy", []))
     for seed in range(done, THEIR_SEEDS):
-        model, parts = their_lenet(seed), {}
+        model = their_lenet(seed)
+        parts: dict[str, Any] = {}
         for state in states:
             if state == "trained":
                 images, labels = shifted.x_train[:THEIR_IMAGES], split.y_train[:THEIR_IMAGES]

@@ -152,7 +152,7 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": f"{given.device}, {platform.machine()}; torch {torch.__version__}",
     }
-    common = {"observe": ready.observe, "lr": setting.lr, "record": ready.record}
+    common: dict[str, Any] = {"observe": ready.observe, "lr": setting.lr, "record": ready.record}
     if not first.exists():
         started = time.process_time()
         known = {family: from_name(family) for family in FAMILIES}
@@ -172,7 +172,7 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> None:
         logits = zeroth_order_logits(
             ready.rows, ready.batches, directions=from_name(family), P=P, seed=seed, **common
         )
-        cell = {"family": family, "P": P, "seed": seed, "logits": logits.tolist()}
+        cell: dict[str, Any] = {"family": family, "P": P, "seed": seed, "logits": logits.tolist()}
         cell["seconds"] = time.process_time() - started
         write(path, about | cell)
         print(f"{name} {family} P = {P}, seed {seed}: {cell['seconds']:.0f} s", flush=True)
