@@ -22,7 +22,16 @@ import torch
 from . import machine
 from .runner import Comparison, measure, peak_of
 
-NAMES = ("step", "sketch", "prediction", "scaling", "fidelity", "processes")
+NAMES = (
+    "step",
+    "kernel",
+    "forward_sketch",
+    "sketch",
+    "prediction",
+    "scaling",
+    "fidelity",
+    "processes",
+)
 """The comparisons, each a module of this package with a ``COMPARISON``."""
 
 RECORDS = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "performance"

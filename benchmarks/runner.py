@@ -177,8 +177,9 @@ def times_of(case: Case, ways: Mapping[str, Call], device: str) -> dict[str, lis
     """For each way, [its seconds, the base's seconds] round by round."""
     clock, first = clock_of(case, device), {}
     for name, call in ways.items():
-        call()  # warm-up
-        first[name] = max(seconds_of(call, device, clock), 1e-7)
+        first[name] = seconds_of(call, device, clock)  # the warm-up
+        if first[name] < 1.0:
+            first[name] = max(seconds_of(call, device, clock), 1e-7)
     repeats = {name: max(1, round(SHORTEST / t)) for name, t in first.items()}
     slow = {name for name, t in first.items() if t > SLOW * first[case.base]}
     times: dict[str, list[list[float]]] = {name: [] for name in ways}

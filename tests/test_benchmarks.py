@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import time
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import machine, regressions, runner
+import zotutor as zo
+from benchmarks import fidelity, machine, regressions, runner, scaling, sketch, step
 from benchmarks.__main__ import NAMES, load, write
 from benchmarks.runner import Case, Comparison, DisagreementError, Timed
 
@@ -110,6 +112,60 @@ def test_every_comparison_has_cases_with_names_of_their_own(name: str) -> None:
     assert names
     assert len(set(names)) == len(names)
     assert {case for case, _ in comparison.goals} <= set(names)
+
+
+@pytest.mark.parametrize("module", [machine, runner, scaling])
+def test_examples_of_the_benchmarks(module: Any) -> None:
+    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).attempted > 0
+
+
+def test_a_step_with_another_projected_gradient_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = step.network_ways(4, 3, "cpu")
+    before = [p.clone() for p in found[step.SIGNS].optimizer.param_groups[0]["params"]]
+    step.check(found)
+    for p, theta in zip(found[step.SIGNS].optimizer.param_groups[0]["params"], before, strict=True):
+        assert torch.equal(p, theta)
+    right = zo.ZOSGD.measure
+
+    def wrong(self: zo.ZOSGD, closure: Any) -> Any:
+        measured = right(self, closure)
+        return measured._replace(coefficients=tuple(g + 0.1 for g in measured.coefficients))
+
+    monkeypatch.setattr(zo.ZOSGD, "measure", wrong)
+    with pytest.raises(DisagreementError, match="Rademacher: projected gradient"):
+        step.check(found)
+
+
+def test_seed_replay_moves_along_the_projected_gradient() -> None:
+    """In float64: theta moves by -lr g z, with z the normals of the seed."""
+    theta = torch.nn.Linear(3, 1, bias=False).double()
+    before = theta.weight.detach().clone()
+    step.seed_replay(theta, lambda: theta.weight.sum() * 1e6)
+    normals = torch.empty(1, 3, dtype=torch.float64).normal_(
+        generator=torch.Generator().manual_seed(0)
+    )
+    expected = before - step.LR * 1e6 * normals.sum() * normals
+    torch.testing.assert_close(theta.weight.detach(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", [zo.Rademacher(), zo.Gaussian()], ids=repr)
+def test_our_sketch_is_the_product_with_the_dense_directions(
+    family: zo.directions.Directions,
+) -> None:
+    d, P = 5000, 1 << 10  # two blocks
+    g = sketch.gradients(d, "cpu")
+    U = family.dense([torch.empty(d, requires_grad=True)], P=P, seed=0, step=0) / P**0.5
+    torch.testing.assert_close(sketch.ours(g, P, family), g @ U, rtol=1e-4, atol=1e-4)
+    assert abs(sketch.gram_error(g, g)) < 1e-12
+
+
+def test_time_to_an_error_is_the_probes_time_times_the_perturbations_it_takes() -> None:
+    rows = [{"way": "base", "seconds": 1.0}, {"way": "ours", "seconds": 1.5}]
+    case = {"base": "base", "about": {"C": {"ours": 10.0}}, "ways": rows}
+    assert fidelity.derive([case]) == {"P": {"ours": 400}, "seconds": {"ours": 600.0}}
 
 
 # ---- records against committed ones -----------------------------------------------------------

@@ -106,7 +106,7 @@ def test_what_cannot_be_trained_is_named(
 def test_parameters_on_several_devices_are_named() -> None:
     params = [theta(2), torch.zeros(2, device="meta", requires_grad=True)]
     assert_names(
-        lambda: zo.Rademacher().at(params, seed=0, step=0),
+        lambda: zo.Rademacher().dense(params, P=1, seed=0, step=0),
         ValueError,
         ["params", "cpu, meta", "one device", ".to(device)"],
     )

@@ -309,7 +309,7 @@ def test_factors_of_a_step_are_kept_unless_they_are_many(
 ) -> None:
     monkeypatch.setattr(directions, "CHUNK", 2)
     if room is not None:
-        monkeypatch.setattr(directions, "FACTORS", room)
+        monkeypatch.setattr(directions, "CACHED", room)
     tensors = zeros((3, 4), (5,), (2, 3, 2))  # rank 2 of (3, 4) and (2, 6): 30 numbers, 3 times
     for one in draw(zo.LowRank(2), tensors, P=3, seed=0, step=0):
         for i in range(3):

@@ -35,10 +35,12 @@ def test_entries_computed_at_once_are_those_computed_at_each_read(
                 )
 
 
-def test_at_most_a_chunk_is_computed_at_once() -> None:
+def test_of_a_small_model_up_to_16_megabytes_are_computed_at_once() -> None:
     small = draw(FAMILIES[0], parameters(CHUNK // 8), P=8, seed=0, step=0)
     assert all(one.parts is not None and len(one.parts) == 1 for one in small)
-    many = draw(FAMILIES[0], parameters(CHUNK // 8), P=9, seed=0, step=0)
+    wide = draw(FAMILIES[0], parameters(CHUNK // 8), P=128, seed=0, step=0)
+    assert all(one.parts is not None for one in wide)
+    many = draw(FAMILIES[0], parameters(CHUNK // 8), P=129, seed=0, step=0)
     large = draw(FAMILIES[0], parameters(CHUNK, 1), P=1, seed=0, step=0)
     assert all(direction.parts is None for direction in many + large)
 
@@ -92,7 +94,7 @@ def test_factors_are_kept_for_all_matrices_or_the_last(
 ) -> None:
     """Three matrices, 70 numbers each in three directions."""
     monkeypatch.setattr("zotutor.directions.CHUNK", 64)
-    monkeypatch.setattr("zotutor.directions.FACTORS", 3 * 3 * 70 - (not kept))
+    monkeypatch.setattr("zotutor.directions.CACHED", 3 * 3 * 70 - (not kept))
     tensors = [torch.zeros(30, 40, requires_grad=True) for _ in range(3)]
     family = LowRank(1)
     for p, direction in enumerate(draw(family, tensors, P=3, seed=1, step=2)):

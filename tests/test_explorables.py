@@ -155,6 +155,18 @@ def test_a_kernel_shows_the_page_and_its_table(tmp_path: Path) -> None:
     assert output["data"]["text/html"] == zo.explorables.zo_sgd.quadratic(seed=0)._repr_html_()
 
 
+@pytest.mark.lint
+def test_every_chapter_with_a_lab_has_an_explorable_of_its_own() -> None:
+    """Where sliders need a kernel, another figure needs none; the site's tests move these."""
+    book = Path(__file__).resolve().parent.parent / "book"
+    code = {path.stem: path.read_text(encoding="utf-8") for path in book.glob("*.ipynb")}
+    with_lab = {name for name, text in code.items() if "zo.figures.explore(" in text}
+    with_own = {name for name, text in code.items() if f"zo.explorables.{name}." in text}
+    moved = (Path(__file__).parent / "site" / "explorables.test.mjs").read_text(encoding="utf-8")
+    assert with_lab <= with_own
+    assert with_own == {name for name in code if f'"{name}"' in moved}
+
+
 # ---- arguments ----------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ def test_rows_pool_the_sentences_of_their_seeds(tmp_path: Path) -> None:
     assert [row["name"] for row in found["rows"]] == ["zero-shot", "ZO, float32"]
     zo = found["rows"][1]
     assert [run["seed"] for run in zo["runs"]] == [0, 1, 2]
+    assert found["tried"] == [{"name": "ZO, float32", "lr": 1.0, "losses": [1.0, 0.5]}]
     value, low, high, count = zo["accuracy"]
     assert (value, count) == (0.75, 300)
     # Wilson's interval by its definition: the shares p with (value - p)^2 = z^2 p (1 - p) / count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import sys
+import tomllib
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -128,6 +129,16 @@ def test_claims_lead_to_the_theorem_of_their_longest_beginning() -> None:
     assert claims_page.linked("<td>x</td>", theorems, places) == "<td>x</td>"
     with pytest.raises(Exception, match="thm-gone"):
         claims_page.linked(row, {"The": "thm-gone"}, places)
+
+
+def test_every_beginning_is_that_of_a_claim() -> None:
+    asserted = tomllib.loads((ROOT / "zotutor/data/claims.toml").read_text(encoding="utf-8"))
+    claims = [row["claim"].partition("{")[0] for part in asserted.values() for row in part.values()]
+    listed = (ROOT / "book/claim_theorems.yml").read_text(encoding="utf-8")
+    starts = re.findall(r'^"(.+)": (?:thm|cor)-[a-z-]+$', listed, flags=re.MULTILINE)
+    assert len(starts) > 50
+    idle = [s for s in starts if not any(c.startswith(s) or s.startswith(c) for c in claims)]
+    assert not idle, "No claim begins like this; see zotutor/data/claims.toml"
 
 
 def test_claims_are_counted() -> None:

@@ -393,16 +393,17 @@ def test_some_outputs_cost_as_many_backward_passes(monkeypatch: pytest.MonkeyPat
     passes: list[int] = []
     at = Pullback.at
 
-    def count(self: Pullback, places: Any, v: int) -> list[Tensor | None]:
-        passes.append(v)
-        return at(self, places, v)
+    def count(self: Pullback, places: Any) -> Iterator[list[Tensor | None]]:
+        for found in at(self, places):
+            passes.append(len(found))
+            yield found
 
     monkeypatch.setattr(Pullback, "at", count)
     zo.entk(model, x, x[:2], outputs=[1])
-    assert passes == [0, 0]
+    assert len(passes) == 2  # one for each of the two sets
     passes.clear()
     zo.entk(model, x, x)
-    assert passes == [0, 1, 2]
+    assert len(passes) == 3
 
 
 @pytest.mark.parametrize(
@@ -430,3 +431,19 @@ def test_an_overflow_is_an_error() -> None:
     x = torch.full((2, 2), 1e25)
     with pytest.raises(ValueError, match=r"K: .*inf.* though the Jacobians are finite"):
         zo.entk(model, x, x)
+
+
+def test_a_bias_is_taken_with_its_weight_only_where_both_are_used_once() -> None:
+    """(a . a' + 1)(delta . delta'): not for a bias that two layers share, nor at many positions."""
+    model = naive.filled(
+        Lambda(lambda x, w, v, b: F.linear(F.linear(x, w, b).tanh(), v, b), (4, 4), (4, 4), (4,))
+    )
+    assert recorded(model, vectors(3, 1)).biases == {}
+    check(model, vectors(3, 1), vectors(2, 2))
+    mlp, _ = CASES["mlp"](3)
+    assert len(recorded(mlp, vectors(3, 1)).biases) == 3
+    frozen, x = CASES["frozen"](3)
+    assert len(recorded(frozen, x).biases) == 1
+    addmm = naive.filled(Lambda(lambda x, b, w: torch.addmm(b, x, w).tanh(), (3,), (4, 3)))
+    assert recorded(addmm, vectors(3, 1)).biases == {1: 0}
+    check(addmm, vectors(3, 1), vectors(2, 2))

@@ -44,7 +44,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "zo-float32": ZO,
     "zo-bfloat16": ZO | {"dtype": "bfloat16"},
     "zo-float16": ZO | {"dtype": "float16", "steps": 10},
-    "lora-zo": ZO | {"lr": 1e-2, "steps": 100, "lora": True},
+    "lora-zo": ZO | {"lr": 3e-3, "steps": 100, "lora": True},
 }
 TITLES = {
     "zero-shot": "zero-shot",
@@ -186,10 +186,16 @@ def label(name: str, seed: int, changes: dict[str, Any]) -> str:
     return "-".join([name, *(f"{k}={v}" for k, v in changes.items()), f"seed{seed}"])
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The cells of a folder with the options of this file, by name and seed."""
+def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cells of a folder, by seed: those with the options of this file, and those tried."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return sorted((c for c in found if not c["changed"]), key=lambda c: c["seed"])
+    found.sort(key=lambda c: c["seed"])
+    return [c for c in found if not c["changed"]], [c for c in found if c["changed"]]
+
+
+def of_ten(losses: list[float]) -> list[float]:
+    """Means of ten losses each; what is left over counts for nothing."""
+    return [round(sum(losses[k : k + 10]) / 10, 4) for k in range(0, len(losses) - 9, 10)]
 
 
 def pooled(accuracies: list[list[float]]) -> list[float]:
@@ -214,9 +220,7 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     if first["method"] is None:
         return found
     for run, c in zip(found["runs"], cells, strict=True):
-        losses, size = c["losses"], 10
-        means = [sum(losses[k : k + size]) / size for k in range(0, len(losses) - size + 1, size)]
-        run |= {"losses": [round(mean, 4) for mean in means], "seconds": round(c["seconds"], 1)}
+        run |= {"losses": of_ten(c["losses"]), "seconds": round(c["seconds"], 1)}
         run |= {key: c[key] for key in ("tokens", "ledger_bytes")}
     return found
 
@@ -227,7 +231,7 @@ def table(folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    cells = read(folder)
+    cells, tried = read(folder)
     by = {name: [c for c in cells if c["cell"] == name] for name in [*CELLS, *MEMORY]}
     if not any(by[name] for name in CELLS):
         raise FileNotFoundError(f"{folder}: has no finished cells; run them first")
@@ -242,6 +246,9 @@ def table(folder: Path) -> dict[str, Any]:
         "length": LENGTH,
         "losses": "means of ten steps each, of the batches before each step",
         "memory_mib": "peak resident memory during the steps, less that before them",
+        "tried": [
+            {"name": TITLES[c["cell"]], "lr": c["lr"], "losses": of_ten(c["losses"])} for c in tried
+        ],
         "rows": [row(name, by[name]) for name in CELLS if by[name]],
         "memory": [
             {

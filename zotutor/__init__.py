@@ -54,6 +54,7 @@ from .similarity import (
     relative_frobenius,
     spectral_wasserstein,
 )
+from .sketches import sketch, sketch_losses
 from .tiles import gram
 from .trajectories import deviation_grid, trajectory
 
@@ -116,6 +117,8 @@ __all__ = [
     "planning",
     "relative_frobenius",
     "similarity",
+    "sketch",
+    "sketch_losses",
     "spectral_wasserstein",
     "step_change",
     "streams",

@@ -65,7 +65,9 @@ def reported(context: typer.Context, *, resumable: bool = False) -> Iterator[Non
         if not lm.is_out_of_memory(error):
             raise
         reason = (str(error) or "out of memory").splitlines()[0]
-        fail(3, error, f"{reason}; take a smaller --batch-size, or a larger machine")
+        fail(
+            3, error, f"{reason}; take a smaller --batch-size or --micro-batch, or a larger machine"
+        )
     except KeyboardInterrupt as error:
         again = "; the same command resumes the run" if resumable else ""
         fail(130, error, f"interrupted{again}")

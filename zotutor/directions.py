@@ -25,8 +25,9 @@ from .streams import Stream, Where, normals, signs, signs_of_each, uniforms
 CHUNK = 1 << 18
 """Entries drawn at a time: few enough for the cache, enough to hide Python's overhead."""
 
-FACTORS = 1 << 22
-"""Up to this many numbers, the factors of a step's LowRank directions are cached for the step."""
+CACHED = 1 << 22
+"""Up to this many numbers are cached for a step: the entries of a small model's directions, or the
+factors of LowRank ones."""
 
 _UNSCALED = 1.0  # recognized by identity, to skip a multiplication by 1
 
@@ -42,7 +43,8 @@ class Direction:
 
     family: Directions
     shapes: tuple[torch.Size, ...]
-    device: torch.device
+    devices: tuple[torch.device, ...]
+    """Where each parameter is, and its part of u is drawn."""
     seed: int
     step: int
     p: int | range
@@ -60,26 +62,29 @@ class Direction:
         if isinstance(self.p, int):
             return Stream.of(self.seed, self.step, self.p, i, *purpose)
         streams = [Stream.of(self.seed, self.step, p, i, *purpose) for p in self.p]
-        return Stream.stack(streams, self.device)
+        return Stream.stack(streams, self.devices[i])
 
     def entries(self, i: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Entries start, ..., stop - 1 of parameter i's part of u, row-major; read only."""
         if self.parts is not None and self.parts[i].dtype == dtype:
             return self.parts[i].view(-1)[start:stop]
         u = self.family._entries(self, i, slice(start, stop), at_least_float32(dtype))
-        return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
+        return (u if self.scale is _UNSCALED else u * self._scale_on(u.device)).to(dtype)
+
+    def _scale_on(self, device: torch.device) -> float | Tensor:
+        return self.scale.to(device) if isinstance(self.scale, Tensor) else self.scale
 
     def rows(self, i: int, numbers: Tensor, dtype: torch.dtype) -> Tensor:
         """Rows of the matrix parameter i, by number: (..., n) for numbers (...)."""
         n = self.shapes[i][1:].numel()
-        where = numbers.long()[..., None] * n + torch.arange(n, device=self.device)  # (..., n)
+        where = numbers.long()[..., None] * n + torch.arange(n, device=numbers.device)  # (..., n)
         u = self.family._entries(self, i, where, at_least_float32(dtype))
-        return (u if self.scale is _UNSCALED else u * self.scale).to(dtype)
+        return (u if self.scale is _UNSCALED else u * self._scale_on(u.device)).to(dtype)
 
     def tensor(self, i: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Parameter i's part of u, in that parameter's shape."""
-        u = torch.empty(self.shapes[i].numel(), dtype=dtype, device=self.device)
-        for start, stop in chunks(u.numel(), self.device):
+        u = torch.empty(self.shapes[i].numel(), dtype=dtype, device=self.devices[i])
+        for start, stop in chunks(u.numel(), u.device):
             u[start:stop] = self.entries(i, start, stop, dtype)
         return u.view(self.shapes[i])
 
@@ -145,20 +150,22 @@ def draw(
 ) -> list[Direction]:
     """The P directions of one step, each of which is read three times: at +eps, -eps, the update.
 
-    In a small model's step, most of the time is the overhead of hashing: where the entries of all P
-    fit in one chunk, they are computed once and live as long as the list. In larger models, entries
-    are computed at each read, and the factors of LowRank directions are cached up to
-    :data:`FACTORS`.
+    In a small model's step, most of the time is the overhead of hashing: where the entries of one
+    direction fit in one chunk, and those of all P are at most :data:`CACHED`, they are computed
+    once and live as long as the list. In larger models, entries are computed at each read, and the
+    factors of LowRank directions are cached up to the same number.
     """
     params = resolve(params)
     drawn = [family._at(params, seed, step, p) for p in range(P)]
-    if P * params.d <= CHUNK:
+    # LowRank's factors are cheaper than its entries, and are cached below
+    limit = CHUNK if isinstance(family, LowRank) else CACHED
+    if params.d <= CHUNK and P * params.d <= limit:
         dtypes = [at_least_float32(dtype) for dtype in params.dtypes]
         return [replace(one, parts=family._parts(one, dtypes)) for one in drawn]
     if not isinstance(family, LowRank):
         return drawn
     size = P * family.rank * sum(sum(shape) for shape in params.matrices if shape)  # (m + n) r each
-    return [replace(one, caches_all_factors=size <= FACTORS) for one in drawn]
+    return [replace(one, caches_all_factors=size <= CACHED) for one in drawn]
 
 
 def weighted_sum(
@@ -224,7 +231,7 @@ class Directions(ABC):
         return self._at(found, seed, step, p)
 
     def _at(self, params: Parameters, seed: int, step: int, p: int) -> Direction:
-        return self._scaled(Direction(self, params.shapes, params.device, seed, step, p))
+        return self._scaled(Direction(self, params.shapes, params.devices, seed, step, p))
 
     def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
         """All entries of a direction, one tensor per parameter, of its shape."""
@@ -264,7 +271,7 @@ class Directions(ABC):
         check_integer("P", P, low=1)
         found = resolve(params)
         one = self.at(found, seed=seed, step=step, p=first)
-        columns = torch.empty(P, found.d, dtype=found.dtype, device=one.device)
+        columns = torch.empty(P, found.d, dtype=found.dtype, device=found.device)
         size = max(1, CHUNK // found.d)  # directions per pass: one call hashes them all
         for low in range(0, P, size):
             high = min(low + size, P)
@@ -327,14 +334,14 @@ class Rademacher(Directions):
         return 1.0
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
-        return signs(direction.stream(i), where, dtype, direction.device)
+        return signs(direction.stream(i), where, dtype, direction.devices[i])
 
     def _parts(self, one: Direction, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
         # one pass over all parameters if dtypes allow it: most of the cost is Python's overhead
-        if len(set(dtypes)) > 1 or not isinstance(one.p, int):
+        if len({*dtypes}) > 1 or len({*one.devices}) > 1 or not isinstance(one.p, int):
             return super()._parts(one, dtypes)
         states = Stream.states(one.seed, one.step, one.p, count=len(dtypes))
-        return signs_of_each(states, one.shapes, dtypes[0], one.device)
+        return signs_of_each(states, one.shapes, dtypes[0], one.devices[0])
 
 
 @dataclass(frozen=True)
@@ -356,7 +363,7 @@ class Gaussian(Directions):
         return 3.0
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
-        return normals(direction.stream(i), where, direction.device).to(dtype)
+        return normals(direction.stream(i), where, direction.devices[i]).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -382,7 +389,7 @@ class Uniform(Directions):
         return 9.0 / 5.0
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
-        v = uniforms(direction.stream(i), where, direction.device)  # n / 2^32
+        v = uniforms(direction.stream(i), where, direction.devices[i])  # n / 2^32
         # (2 n + 1 - 2^32) / 2^32 needs 33 bits, so that only the last product is rounded
         return v.mul_(2.0).sub_(1.0 - 2.0**-32).mul_(math.sqrt(3.0)).to(dtype)
 
@@ -409,9 +416,9 @@ class Sphere(Directions):
     def _scaled(self, direction: Direction) -> Direction:
         squares: Tensor | float = 0.0  # |n|^2, a first pass over all entries; none is stored
         for i, shape in enumerate(direction.shapes):
-            for start, stop in chunks(shape.numel(), direction.device):
+            for start, stop in chunks(shape.numel(), direction.devices[i]):
                 u = self._entries(direction, i, slice(start, stop), torch.float64)
-                squares = squares + u.square().sum(-1, keepdim=True)
+                squares = squares + u.square().sum(-1, keepdim=True).to(direction.devices[0])
         d = sum(shape.numel() for shape in direction.shapes)
         return replace(direction, scale=(d / torch.as_tensor(squares)).sqrt())
 
@@ -451,8 +458,8 @@ class Sparse(Directions):
         return 3.0 / self.density
 
     def _entries(self, direction: Direction, i: int, where: Where, dtype: torch.dtype) -> Tensor:
-        n = normals(direction.stream(i), where, direction.device)
-        mask = uniforms(direction.stream(i, 1), where, direction.device) < self.density
+        n = normals(direction.stream(i), where, direction.devices[i])
+        mask = uniforms(direction.stream(i, 1), where, direction.devices[i]) < self.density
         return (n * mask / math.sqrt(self.density)).to(dtype)
 
 
@@ -503,8 +510,8 @@ class LowRank(Directions):
         if (i, dtype) not in cache:
             m, n = matrix_shape(direction.shapes[i]) or (0, 0)
             r = self.rank
-            A = normals(direction.stream(i), slice(0, m * r), direction.device)
-            B = normals(direction.stream(i, 1), slice(0, n * r), direction.device)
+            A = normals(direction.stream(i), slice(0, m * r), direction.devices[i])
+            B = normals(direction.stream(i, 1), slice(0, n * r), direction.devices[i])
             A, B = A.unflatten(-1, (-1, r)), B.unflatten(-1, (-1, r))  # (..., m, r), (..., n, r)
             if not direction.caches_all_factors:
                 cache.clear()

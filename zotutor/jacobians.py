@@ -8,7 +8,7 @@ row; :func:`jacobian` vectorized over inputs and outputs, else row by row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import reduce
 from typing import Any
@@ -88,17 +88,17 @@ class Pullback:
             )
         return list(found)
 
-    def at(self, places: Sequence[GradientEdge], v: int) -> list[Tensor | None]:
-        """The gradient of logit v of every input at places in the graph, None where it is 0."""
-        if not places:
-            return []
+    def at(self, places: Sequence[GradientEdge]) -> Iterator[list[Tensor | None]]:
+        """The gradients of each logit, of every input, at places in the graph; None where 0."""
         one = torch.zeros_like(self._z)
-        one[:, v] = 1.0
         with recording(model_of(self.params)):
-            found = torch.autograd.grad(
-                self._z, list(places), one, retain_graph=True, allow_unused=True
-            )
-        return list(found)
+            for v in range(self._z.shape[1]):
+                one[:, v] = 1.0
+                found = torch.autograd.grad(
+                    self._z, places, one, retain_graph=True, allow_unused=True
+                )
+                yield list(found)  # may be `one` itself
+                one[:, v] = 0.0
 
     def __call__(self, g: Tensor) -> Tensor:
         """J^T g, (d,)."""

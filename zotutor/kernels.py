@@ -13,6 +13,7 @@ from .deprecation import flag_became, moved
 from .directions import Directions, check_draw
 from .jacobians import jacobian_at
 from .parameters import Parameters, ParametersLike, at_least_float32, resolve
+from .sketches import sketch_at
 from .uses import Uses, inner_products, record
 
 _COLUMNS = 1 << 24
@@ -118,6 +119,7 @@ def zo_entk(
     directions: Directions | None = None,
     seed: int,
     step: int = 0,
+    eps: float | None = None,
 ) -> Tensor:
     r"""The ZO eNTK of the drawn U, :math:`K_U(x_o, x_u) = J(x_o)\, U U^\top J(x_u)^\top`.
 
@@ -132,13 +134,16 @@ def zo_entk(
         directions: family of u; :class:`~zotutor.Rademacher` by default.
         seed: 0 <= seed < 2^64.
         step: which optimizer step.
+        eps: None to form the Jacobians, which is exact. Otherwise the finite-difference step of
+            2P forward passes of each batch, which take no more memory than inference: see
+            :func:`~zotutor.sketch` for their error.
 
     Returns:
         Shape (N_o, N_u, V, V), float32 at least. U is drawn a block of columns at a time and never
         held whole.
 
     Raises:
-        TypeError, ValueError: for a bad batch, model, P, directions, seed or step.
+        TypeError, ValueError: for a bad batch, model, P, directions, seed, step or eps.
 
     For error bars use :func:`zo_entk_with_std`.
 
@@ -154,6 +159,10 @@ def zo_entk(
     check_batch("x_u", x_u)
     check_draw(directions, P=P, seed=seed, step=step)
     params = resolve_model(model)
+    if eps is not None:
+        draw = (P, check_draw(directions, P=P, seed=seed, step=step), seed, step, eps)
+        S_u = sketch_at(params, x_u, "x_u", *draw)
+        return product(S_u if x_o is x_u else sketch_at(params, x_o, "x_o", *draw), S_u)
     J_o, J_u = jacobian_at(params, x_o, "x_o"), jacobian_at(params, x_u, "x_u")
     return projected(J_o, J_u, params, P=P, directions=directions, seed=seed, step=step)
 

@@ -39,8 +39,9 @@ class ZOSGD(Optimizer):
     The closure is called 2 P times, all of them before theta changes; in the first step once or
     twice more, since :mod:`zotutor.closure` then checks that it can be probed at all. No probe
     writes theta, and neither a direction nor the estimate is ever formed: extra memory is one
-    parameter for a probe and two chunks (1 MB each in float32), whatever P is; with LowRank also
-    the factors of P directions, at most 16 MB. Momentum adds a buffer of the size of the model.
+    parameter for a probe and two chunks (1 MB each in float32), whatever P is; for a
+    model of at most 2^18 parameters, or with LowRank, also the step's directions or their factors,
+    at most 16 MB. Momentum adds a buffer of the size of the model.
 
     Directions depend on the order of the parameters. Given ``model.parameters()`` or
     ``model.named_parameters()`` it is that of ``named_parameters()``, so that steps use the
@@ -288,7 +289,7 @@ class ZOSGD(Optimizer):
 
     def _drawn(self, params: Parameters) -> list[Direction]:
         """The directions of the current step, shared by its two halves."""
-        key = (self.directions, self.P, self.seed, self.steps_taken, params.shapes, params.device)
+        key = (self.directions, self.P, self.seed, self.steps_taken, params.shapes, params.devices)
         if self._current is None or self._current[0] != key:
             drawn = draw(self.directions, params, P=self.P, seed=self.seed, step=self.steps_taken)
             self._current = key, drawn

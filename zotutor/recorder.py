@@ -45,6 +45,8 @@ class Recorder(TorchFunctionMode):
         self._transposes: dict[int, tuple[Tensor, int]] = {}
         self._N = N
         self.seen: list[Seen] = []
+        self.biases: dict[int, int] = {}
+        """Of a weight that makes something, which vector is added to that."""
         self.unknown: set[int] = set()
 
     def __torch_function__(
@@ -130,6 +132,12 @@ class Recorder(TorchFunctionMode):
 
         self._note(self._i(theta), out, lambda _: (take, Explicit))
 
+    def _bias(self, weight: Any, bias: Any) -> None:
+        """Note that ``bias`` is added to what ``weight`` makes."""
+        i, j = self._i(weight), self._i(bias)
+        if i is not None and j is not None:
+            self.biases[i] = j
+
     # ---- what each operation does: NotImplemented where that is not known ------------------------
 
     def linear(self, func: Any, input: Any, weight: Any, bias: Any = None) -> Any:
@@ -139,6 +147,7 @@ class Recorder(TorchFunctionMode):
         out = func(input, weight, bias)
         self._product(weight, out, input, x_first=False)
         self._vector(bias, out, channels=False)
+        self._bias(weight, bias)
         return out
 
     def addmm(self, func: Any, input: Any, mat1: Any, mat2: Any, **scales: Any) -> Any:
@@ -148,6 +157,7 @@ class Recorder(TorchFunctionMode):
         out = func(input, mat1, mat2)
         self._product(mat2, out, mat1, x_first=True)
         self._vector(input, out, channels=False)
+        self._bias(mat2, input)
         return out
 
     def matmul(self, func: Any, input: Any, other: Any) -> Any:

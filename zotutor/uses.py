@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .calling import logits, model_of
-from .factors import Explicit, Size, Use, add_inner_products, combined, joined, parts_written
+from .factors import Explicit, Outer, Size, Use, add_inner_products, combined, joined, parts_written
 from .jacobians import Pullback, jacobian_at
 from .parameters import Parameters, at_least_float32
 from .recorder import Recorder
@@ -40,6 +40,8 @@ class Uses:
     """By position of the parameter."""
     unknown: frozenset[int] = frozenset()
     """Parameters whose rows have to be written out."""
+    biases: dict[int, int] = field(default_factory=dict)
+    """Weights and vectors used once, by one operation, and at one position."""
     _rows: dict[frozenset[int], Explicit] = field(default_factory=dict)
 
     def rows(self, numbers: frozenset[int]) -> Explicit:
@@ -118,11 +120,14 @@ def _backward(pullback: Pullback, recorder: Recorder, uses: Uses) -> None:
     seen = [s for s in recorder.seen if s.i not in uses.unknown]
     ways = [s.keep(V) for s in seen]
     kept: list[Tensor | None] = [None] * len(seen)
-    for v in range(V if seen else 0):
-        for k, delta in enumerate(pullback.at([s.edge for s in seen], v)):
+    places = list(dict.fromkeys(s.edge for s in seen))  # a weight and its bias have the same
+    where = [places.index(s.edge) for s in seen]
+    for v, deltas in enumerate(pullback.at(places) if places else ()):
+        for k, (take, _) in enumerate(ways):
+            delta = deltas[where[k]]
             if delta is None:
                 continue
-            part = ways[k][0](delta)
+            part = take(delta)
             buffer = kept[k]
             if buffer is None:
                 buffer = kept[k] = part.new_zeros(N, V, *part.shape[1:])
@@ -130,8 +135,13 @@ def _backward(pullback: Pullback, recorder: Recorder, uses: Uses) -> None:
     for s, (_, wrap), buffer in zip(seen, ways, kept, strict=True):
         if buffer is not None:
             uses.found.setdefault(s.i, []).append(wrap(buffer))
+    once = {i for i, several in uses.found.items() if len(several) == 1}
     for i, several in uses.found.items():
         uses.found[i] = joined(several)
+    for i, j in recorder.biases.items():
+        use = uses.found[i][0] if {i, j} <= once else None
+        if isinstance(use, Outer) and use.delta.shape[2] == 1:
+            uses.biases[i] = j
 
 
 def _disagreeing(pullback: Pullback, uses: Uses) -> set[int]:
@@ -175,6 +185,13 @@ def _alone(pullback: Pullback, x: Tensor) -> bool:
     return bool((own - z[-1]).abs().max() <= rounding * z.abs().max())
 
 
+def _with_bias(use: Use) -> Outer:
+    """The use of a weight and of the vector added to its product: (a . a' + 1)(delta . delta')."""
+    assert isinstance(use, Outer)
+    a = use.input  # (N, 1, n)
+    return Outer(use.delta, torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2), use.transposed)
+
+
 def inner_products(o: Uses, u: Uses, *, trace: bool = False) -> Tensor:
     """K at all pairs of inputs, (N_o, V, N_u, V), or its trace, (N_o, N_u).
 
@@ -188,8 +205,18 @@ def inner_products(o: Uses, u: Uses, *, trace: bool = False) -> Tensor:
     if any(tensors[i].numel() for i in unknown):
         rows = o.rows(unknown), u.rows(unknown)
         add_inner_products(total, *rows, (rows[0].values.shape[2], 1))
+    together = {
+        i: j
+        for i, j in o.biases.items()
+        if u.biases.get(i) == j and not unknown & {i, j} and tensors[i].numel()
+    }
+    for i in together:
+        one, other = (_with_bias(side.found[i][0]) for side in (o, u))
+        m, n = size_of(tensors[i])
+        add_inner_products(total, one, other, (m + one.transposed, n + (not one.transposed)))
+    done = unknown | set(together) | set(together.values())
     for i, tensor in enumerate(tensors):
-        if i not in unknown and tensor.numel():
+        if i not in done and tensor.numel():
             for one in o.found.get(i, []):
                 for other in u.found.get(i, []):
                     add_inner_products(total, one, other, size_of(tensor))

@@ -53,7 +53,8 @@ def symbols(page: BeautifulSoup) -> dict[str, str]:
     for row in page.select("article table tbody tr"):
         first, *others = row.find_all("td")
         if others:
-            meaning = clean(others[-1]).removeprefix("<td>").removesuffix("</td>")
+            longest = max(others, key=lambda cell: len(cell.get_text()))  # the meaning
+            meaning = re.sub(r"^<td[^>]*>|</td>$", "", clean(longest))
             for symbol in first.select("span.math"):
                 tex = re.sub(r"^\\\(|\\\)$", "", symbol.get_text().strip()).strip()
                 found.setdefault(tex, meaning)

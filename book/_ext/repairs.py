@@ -33,6 +33,11 @@ REPAIRS = (
         "the same",
     ),
     Repair(
+        r'<summary><span class="toctree-toggle"',
+        r'<summary aria-label="The pages below it"><span class="toctree-toggle"',
+        "a button without words",
+    ),
+    Repair(
         r'<div id="pst-primary-sidebar" class=',
         '<div id="pst-primary-sidebar" role="complementary" aria-label="Book" class=',
         "the title of the book lies in no landmark",

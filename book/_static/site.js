@@ -35,9 +35,11 @@ document.addEventListener("DOMContentLoaded", markScrolling);
 whenTypeset(markScrolling);
 
 // Previews: what a link or a symbol refers to, while the pointer or the focus is on it.
-const symbolsOnPage = new Map(); // from a formula's element to its TeX, which MathJax replaces
-for (const box of document.querySelectorAll("span.math"))
-  symbolsOnPage.set(box, box.textContent.trim().replace(/^\\\(|\\\)$/g, "").trim());
+function texOf(math) {
+  const item = [...(window.MathJax?.startup?.document?.math ?? [])]
+    .find(({ typesetRoot }) => typesetRoot && math.contains(typesetRoot));
+  return item?.math.trim();
+}
 
 const root = document.documentElement.dataset.content_root ?? "./";
 const hint = document.createElement("div");
@@ -68,8 +70,8 @@ function subject(element) {
     return { element: link, kind: "links", key };
   }
   const math = element.closest?.(".bd-article span.math");
-  if (math && symbolsOnPage.has(math))
-    return { element: math, kind: "symbols", key: symbolsOnPage.get(math) };
+  const tex = math && texOf(math);
+  if (tex) return { element: math, kind: "symbols", key: tex };
   return null;
 }
 
@@ -88,7 +90,7 @@ async function show({ element, kind, key }) {
   if (kind === "links") element.setAttribute("aria-describedby", "preview");
   await window.MathJax?.typesetPromise?.([hint]);
   const at = element.getBoundingClientRect();
-  const width = Math.min(560, innerWidth - 24);
+  const width = Math.min(640, innerWidth - 24);
   hint.style.width = `${width}px`;
   hint.style.left = `${Math.max(12, Math.min(at.left, innerWidth - width - 12)) + scrollX}px`;
   const above = at.bottom + hint.offsetHeight + 8 > innerHeight && at.top > hint.offsetHeight + 8;

@@ -46,6 +46,8 @@ for (const chapter of CHAPTERS) {
     for (const control of controls) {
       const name = await control.evaluate((node) => node.labels[0]?.textContent);
       assert.ok(name, "a control without a label");
+      // without it, JupyterLab takes the arrow keys for itself
+      assert.equal(await control.getAttribute("data-lm-suppress-shortcuts"), "true");
       const before = await shown(page, root);
       assert.ok(/\d/.test(before.number) && !/undefined|NaN/.test(before.number), before.number);
       const [move, back] = await keys(control);

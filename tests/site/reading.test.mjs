@@ -71,8 +71,9 @@ test("a link to a theorem shows it, by pointer and by keyboard, and Escape hides
 test("a symbol shows what it means", async () => {
   const page = await site.open("book/kernel_fidelity.html");
   const wanted = await page.evaluate(() =>
-    [...symbolsOnPage].filter(([box]) => box.closest(".bd-article"))
-      .findIndex(([, tex]) => tex === "K_U"));
+    [...document.querySelectorAll(".bd-article span.math")]
+      .findIndex((math) => texOf(math) === "K_U"));
+  assert.ok(wanted >= 0);
   await page.locator(".bd-article span.math").nth(wanted).hover();
   await page.locator("#preview").waitFor({ state: "visible" });
   assert.match(await page.locator("#preview").innerText(), /kernel|eNTK/i);

@@ -142,7 +142,7 @@ def accuracy_against_costs(found: Mapping[str, Any], *, baseline: float) -> Figu
         found: a name and its :class:`~zotutor.tables.Costs`; zeroth order has "ZO" in its name.
         baseline: the accuracy that all began with.
     """
-    drawn, axes = plt.subplots(1, 2, figsize=(8.2, 3.9), sharey=True)
+    drawn, axes = plt.subplots(1, 2, figsize=(7.6, 3.8), sharey=True)
     for ax, key in zip(axes, ("seconds", "memory"), strict=True):
         ax.axhline(100 * baseline, ls="--", color=THEORY)
         for k, (name, costs) in enumerate(found.items()):
@@ -160,5 +160,5 @@ def accuracy_against_costs(found: Mapping[str, Any], *, baseline: float) -> Figu
             )
     axes[0].set(xlim=(0, None), xlabel="seconds of one core", ylabel="accuracy, %")
     axes[1].set(xlim=(0, None), xlabel="peak memory, GB")
-    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[1].legend(loc="center right")
     return drawn

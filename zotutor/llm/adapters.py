@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zotutor.checks import check_integer, check_path
 
+from .devices import first_device
 from .limits import width
 from .rows import unwrapped
 
@@ -96,6 +97,8 @@ def add_adapter(
                     f"targets: peft does not accept {targets} for this model ({error}); give names "
                     "of its linear layers"
                 ) from error
+        if kind == "lora":
+            _drawn_where_layers_compute(adapted)
     if numbers is not None:
         with torch.no_grad():
             adapted.prompt_encoder["default"].embedding.weight.copy_(numbers)
@@ -127,6 +130,20 @@ def _configured(
     if kind == "prompt":
         return library.PromptTuningConfig(**task), embeddings[ids].detach().clone()
     return library.PrefixTuningConfig(**task), _keys_and_values(model, ids)
+
+
+def _drawn_where_layers_compute(adapted: nn.Module) -> None:
+    """Draw the numbers of "lora" again, in order; on an offloaded layer peft has drawn none.
+
+    So they are the same wherever the layers of the base are.
+    """
+    for module in adapted.modules():
+        if not hasattr(module, "reset_lora_parameters"):
+            continue
+        for part in module.modules():
+            if any(p.is_meta and p.requires_grad for p in part.parameters(recurse=False)):
+                part.to_empty(device=first_device(module), recurse=False)
+        module.reset_lora_parameters("default", True)
 
 
 @torch.no_grad()

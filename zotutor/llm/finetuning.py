@@ -23,6 +23,7 @@ from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
 
 from .adapters import describe, is_adapted
+from .devices import check_held, first_device
 from .evaluation import check_labels, right_answers, shared, texts_of
 from .learning_rate import advice
 from .lm import Kind
@@ -179,6 +180,7 @@ def finetune(
     if micro_batch is not None:
         micro_batch = check_integer("micro_batch", micro_batch, low=1)
     check_trainable(model)
+    check_held(model)
     keep_layout(model)
     evaluated = task.dev[: options.dev]
     _check_examples(task.train, evaluated, task.words)
@@ -319,7 +321,7 @@ class _Session:
         self.prepared, self.evaluated, self.batches = prepared, evaluated, batches
         self.stepper, self.options, self.ranks = stepper, options, ranks
         self.model = prepared.rows.model
-        self.device = next(self.model.parameters()).device
+        self.device = first_device(self.model)
         self.tokens, self.measuring = 0, 0.0
 
     def folder(self, task: Task, output: str | Path | None) -> Memory:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .devices import first_device
 from .limits import check_ids, check_width
 from .lm import Kind, is_out_of_memory
 from .prompts import padded, token_ids, word_ids
@@ -49,7 +50,7 @@ class Prompts:
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._length, self._causal = length, causal
-        self._device = next(model.parameters()).device
+        self._device = first_device(model)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Their token ids.
@@ -184,7 +185,7 @@ def _called(model: nn.Module, ids: list[int]) -> Tensor:
         ValueError: for a model that cannot be called so, or whose logits are not finite.
     """
     rows = Rows(model, layout=Layout("none"))
-    tokens = torch.tensor([ids], device=next(model.parameters()).device)
+    tokens = torch.tensor([ids], device=first_device(model))
     failure: Exception | None = None
     try:
         logits = logits_in(model(**rows.inputs(tokens, tokens >= 0)))
@@ -226,7 +227,7 @@ def _layout(model: nn.Module, kind: Kind, ids: list[list[int]]) -> Layout:
     short = ids[0]
     # one more prompt, as long as the short one: do prompts of one length affect each other?
     other = [short[0], *reversed(short[1:-1]), *short[1:][-1:]]
-    batch = padded([other, *ids], left=True).to(alone[0].device)
+    batch = padded([other, *ids], left=True).to(first_device(model))
     errors, reason = [], ""
     for layout in _CAUSAL if kind == "causal" else _CLASSIFIER:
         found = _tried(model, batch, layout)

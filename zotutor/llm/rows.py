@@ -160,7 +160,7 @@ class Rows(nn.Module):
         if left or self.layout.last:
             return logits[:, -1]  # (N, T or 1, V) -> (N, V)
         last = last + logits.shape[1] - tokens.shape[1]  # after the virtual tokens of an adapter
-        index = last[:, None, None].expand(-1, 1, logits.shape[2])
+        index = last[:, None, None].expand(-1, 1, logits.shape[2]).to(logits.device)
         return logits.gather(1, index)[:, 0]  # (N, T, V) -> (N, V)
 
     def _by_length(self, tokens: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Rows(nn.Module):
             chosen = (lengths == length).nonzero()[:, 0]
             order.append(chosen)
             parts.append(self._last(tokens[chosen, :length], real[chosen, :length]))
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        return torch.cat(parts)[torch.cat(order).argsort().to(parts[0].device)]
 
 
 def logits_in(output: Any) -> Tensor:

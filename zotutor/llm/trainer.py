@@ -19,8 +19,8 @@ else:
 class DeferredZOSGD(ZOSGD):
     """A ZOSGD for loops that call ``loss.backward()``, and ``step()`` without a closure.
 
-    The backward pass of :meth:`loss_of` costs nothing: it leaves the projected gradients, scaled as
-    the loop scales its loss, where :meth:`step` finds them.
+    The backward pass of :meth:`loss_of` leaves the projected gradients, scaled as the loop scales
+    its loss, where :meth:`step` finds them.
     """
 
     _slopes: Tensor | None = None
@@ -58,7 +58,8 @@ class ZerothOrderSteps(Trainer):
         ZerothOrderTrainer(model, arguments, train_dataset=data, zeroth_order={"P": 4})
 
     ``learning_rate``, ``weight_decay`` and ``seed`` are those of the arguments; ``max_grad_norm``
-    and ``optim`` have no effect. Losses are computed in eval mode, without activations kept.
+    and ``optim`` have no effect. Losses are computed in eval mode, without activations kept. For a
+    ledger, replay and several processes use :func:`~zotutor.llm.finetune`.
 
     Args:
         args, kwargs: as for the Trainer.
@@ -66,8 +67,6 @@ class ZerothOrderSteps(Trainer):
 
     Raises:
         ValueError: for several processes or GPUs, and for fp16, whose scaling needs gradients.
-
-    For a ledger, replay and several processes use :func:`~zotutor.llm.finetune`.
     """
 
     def __init__(self, *args: Any, zeroth_order: Any = None, **kwargs: Any) -> None:
@@ -80,10 +79,10 @@ class ZerothOrderSteps(Trainer):
             advice = "take bf16, or zotutor.llm.finetune with ranks"
             raise ValueError(f"zeroth_order: works in one process, without fp16; {advice}")
         if self.optimizer is None:
-            model, given = cast(nn.Module, self.model), self.args
-            usual: Any = {"weight_decay": given.weight_decay, "seed": given.seed}
-            options = usual | self.zeroth_order
-            self.optimizer = DeferredZOSGD(model.parameters(), given.learning_rate, **options)
+            parameters, given = cast(nn.Module, self.model).parameters(), self.args
+            options: Any = {"weight_decay": given.weight_decay, "seed": given.seed}
+            options |= {"lr": given.learning_rate} | self.zeroth_order
+            self.optimizer = DeferredZOSGD(parameters, **options)
         return self.optimizer
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -92,8 +91,8 @@ class ZerothOrderSteps(Trainer):
         if not model.training:
             return whole(model, inputs, *args, **kwargs)
         optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # of accelerate
-        model.eval()
         try:
+            model.eval()
             found = optimizer.measure(lambda: whole(model, dict(inputs), *args, **kwargs))
         finally:
             model.train()

@@ -267,6 +267,8 @@ function control(id, { name, label, choices, start = choices[0], select, text = 
   } else {
     input = html("input", { id, type: "range", min: 0, max: choices.length - 1, step: 1 });
   }
+  // on the control itself: JupyterLab's shortcuts would otherwise take the arrow keys that move it
+  input.setAttribute("data-lm-suppress-shortcuts", "true");
   input.value = choices.indexOf(start);
   const set = () => {
     const k = Number(input.value);

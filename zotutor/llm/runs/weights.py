@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from zotutor.checks import trainable
 from zotutor.llm.adapters import is_adapted, save_adapter
+from zotutor.llm.devices import held_parameters
 from zotutor.llm.library import quiet, transformers
 from zotutor.llm.quantized import is_quantized, state_of
 
@@ -34,8 +36,8 @@ def weights_hash(model: nn.Module) -> str:
     found = sha256()
     quantized = [module for module in model.modules() if is_quantized(module)]
     apart = {id(tensor) for module in quantized for tensor in module._parameters.values()}
-    plain = [tensor for tensor in model.parameters() if id(tensor) not in apart]
-    for tensor in (*plain, *(tensor for module in quantized for tensor in state_of(module))):
+    plain = (tensor for tensor in held_parameters(model) if id(tensor) not in apart)
+    for tensor in chain(plain, *map(state_of, quantized)):
         for part in _parts(tensor):
             found.update(f"{part.dtype} {tuple(part.shape)};".encode())
             raw = part.detach().contiguous().reshape(-1).view(torch.uint8)
