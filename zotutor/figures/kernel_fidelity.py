@@ -89,6 +89,7 @@ def spread_over_pairs(
         ax.set_xscale("log")
         ax.set_yscale("log")
         count_ticks(ax, counts)
+        value_ticks(ax)
         ax.set_title(title)
         ax.set_xlabel("number of perturbations $P$")
     axes[0, 0].set_ylabel("error of $K_U$, median over pairs")
