@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +65,7 @@ def vector_products(model: nn.Module, x_o: Tensor, x_u: Tensor) -> Tensor:
     single = _single(model)
 
     def pair(one: Tensor, other: Tensor) -> Tensor:
-        out, pull = vjp(lambda p: single(p, other), params)
+        out, pull = vjp(lambda p: single(p, other), params)[:2]
 
         def column(e: Tensor) -> Tensor:
             return jvp(lambda p: single(p, one), (params,), pull(e))[1]
@@ -121,8 +120,15 @@ WORDS = "OPT-125M, 8 texts of 32 tokens, 2 words"
 def cases(_: str) -> list[Case]:
     """The tutorial's and the issue's networks, and a language model."""
 
-    def case(name: str, *given: Any, slow: bool = True) -> Case:
-        return Case(name, partial(ways, *given, slow), BASE, tolerance=1e-4)
+    def case(
+        name: str,
+        build: Callable[[], nn.Module],
+        shape: tuple[int, ...],
+        N: tuple[int, int],
+        *,
+        slow: bool = True,
+    ) -> Case:
+        return Case(name, partial(ways, build, shape, N, slow), BASE, tolerance=1e-4)
 
     return [
         case(CNN, TutorialCNN, (3, 32, 32), (20, 5)),

@@ -16,6 +16,7 @@ NAMES = (
     "mnist_fidelity",
     "smollm2_snippets",
     "sst2_minilm",
+    "step_size",
     "study",
     "zo_step_cpu",
 )

@@ -211,9 +211,9 @@ def inner_products(o: Uses, u: Uses, *, trace: bool = False) -> Tensor:
         if u.biases.get(i) == j and not unknown & {i, j} and tensors[i].numel()
     }
     for i in together:
-        one, other = (_with_bias(side.found[i][0]) for side in (o, u))
+        a, b = (_with_bias(side.found[i][0]) for side in (o, u))
         m, n = size_of(tensors[i])
-        add_inner_products(total, one, other, (m + one.transposed, n + (not one.transposed)))
+        add_inner_products(total, a, b, (m + a.transposed, n + (not a.transposed)))
     done = unknown | set(together) | set(together.values())
     for i, tensor in enumerate(tensors):
         if i not in done and tensor.numel():
