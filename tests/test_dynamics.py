@@ -482,8 +482,8 @@ CALLS: dict[str, Callable[[nn.Module], object]] = {
     "entk": lambda model: zo.entk(model, X_O, X_U),
     "zo_entk": lambda model: zo.zo_entk(model, X_O, X_U, P=2, seed=0),
     "jvp": lambda model: zo.jvp(model, X_O, torch.ones(15, dtype=torch.float64)),
-    "plan": lambda model: zo.plan(model, X_O, X_U, Y_U, seed=0),
-    "sampled plan": lambda model: zo.plan(model, X_O, X_U, Y_U, samples=2, seed=0),
+    "plan": lambda model: zo.plan_perturbations(model, X_O, X_U, Y_U, seed=0),
+    "sampled plan": lambda model: zo.plan_perturbations(model, X_O, X_U, Y_U, samples=2, seed=0),
 }
 
 

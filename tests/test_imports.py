@@ -23,8 +23,9 @@ READING_ORDER = (
     "parameters checks deprecation statistics tables streams directions closure fused probe "
     "rounding estimators optim calling jacobians factors recorder uses sketches kernels tiles "
     "similarity fidelity laws pairs bounds concentration batches contraction orthogonal tails "
-    "dynamics trajectories planning moments claims downloads datasets models experiments "
-    "figures exercises llm explorables cli_messages cli_options cli __main__"
+    "dynamics trajectories planning moments curvature step_size run_planning claims downloads "
+    "datasets models experiments figures exercises llm explorables cli_messages cli_options cli "
+    "__main__"
 ).split()
 """A module may need those before it in this list, and none after."""
 

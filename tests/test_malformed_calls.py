@@ -426,8 +426,8 @@ CALLS = {
             "seed": SEED,
         },
     ),
-    "plan": Call(
-        zo.plan,
+    "plan_perturbations": Call(
+        zo.plan_perturbations,
         lambda: _pair(y_u=y(), error=0.5, samples=4, seed=0, directions=None),
         {
             **ON_MODEL,

@@ -128,7 +128,7 @@ def test_a_plan_is_that_of_the_rows(kind: str, labelled: bool, samples: int) -> 
     norms = rows.square().sum() * columns.square().sum()
     overlap = rows.square().sum(0) @ columns.square().sum(0)
     ratio = float((norms + kernel - 2 * overlap) / kernel)
-    found = zo.plan(
+    found = zo.plan_perturbations(
         made.model, made.x, made.x, y if labelled else None, error=0.1, samples=samples, seed=0
     )
     assert found.samples in ((0,) if samples == 64 else (0, 2))

@@ -260,7 +260,7 @@ def rms(digits: Digits, family: Directions, P: int, rows: Tensor, columns: Tenso
 @pytest.mark.parametrize("family", PLANNED, ids=repr)
 def test_the_planned_P_gives_the_error_of_the_kernel(digits: Digits, family: Directions) -> None:
     """Within 10 %; the 200 samples of the plan leave some 3 %, the draws some 2."""
-    found = zo.plan(
+    found = zo.plan_perturbations(
         digits.model, digits.x_o, digits.x_u, error=0.8, directions=family, samples=200, seed=1
     )
     rows, columns = digits.J_o.flatten(0, 1), digits.J_u.flatten(0, 1)
@@ -271,14 +271,16 @@ def test_the_planned_P_gives_the_error_of_the_kernel(digits: Digits, family: Dir
 @pytest.mark.parametrize("family", PLANNED, ids=repr)
 def test_the_planned_P_gives_the_error_of_the_dynamics(digits: Digits, family: Directions) -> None:
     options: dict[str, Any] = {"directions": family, "samples": 200, "seed": 1}
-    found = zo.plan(digits.model, digits.x_o, digits.x_u, digits.y_u, error=0.8, **options)
+    found = zo.plan_perturbations(
+        digits.model, digits.x_o, digits.x_u, digits.y_u, error=0.8, **options
+    )
     error = rms(digits, family, found.P, digits.B, digits.g[None])
     assert error == pytest.approx(0.8, rel=0.1)
 
 
 def test_a_plan_and_perturbations_needed_agree(digits: Digits) -> None:
     for y_u in (None, digits.y_u):
-        found = zo.plan(
+        found = zo.plan_perturbations(
             digits.model, digits.x_o, digits.x_u, y_u, error=0.2, directions=zo.Gaussian(), seed=0
         )
         needed = zo.perturbations_needed(0.2, alignment=found.alignment, directions=zo.Gaussian())
@@ -297,27 +299,33 @@ def test_the_planned_alignment_is_that_of_the_whole_sets(digits: Digits) -> None
     """Over all pairs of rows; ratio of means, within 20 % at 200 samples."""
     rows, columns = digits.J_o.flatten(0, 1), digits.J_u.flatten(0, 1)
     exact = float((rows @ columns.T).square().sum() / (rows.norm() * columns.norm()).square())
-    found = zo.plan(digits.model, digits.x_o, digits.x_u, samples=200, seed=0)
+    found = zo.plan_perturbations(digits.model, digits.x_o, digits.x_u, samples=200, seed=0)
     assert found.alignment == pytest.approx(exact, rel=0.2)
     moved = digits.B @ digits.g
     exact = float(moved.square().sum() / (digits.B.norm() * digits.g.norm()).square())
-    found = zo.plan(digits.model, digits.x_o, digits.x_u, digits.y_u, samples=200, seed=0)
+    found = zo.plan_perturbations(
+        digits.model, digits.x_o, digits.x_u, digits.y_u, samples=200, seed=0
+    )
     assert found.alignment == pytest.approx(exact, rel=0.2)
 
 
 def test_a_plan_says_what_it_found_in_words(digits: Digits) -> None:
-    found = zo.plan(digits.model, digits.x_o, digits.x_u, digits.y_u, error=0.5, samples=8, seed=0)
+    found = zo.plan_perturbations(
+        digits.model, digits.x_o, digits.x_u, digits.y_u, error=0.5, samples=8, seed=0
+    )
     words = str(found)
     assert f"P = {found.P} " in words
     assert f"{found.forward_passes} forward passes" in words
     assert "the change of log-probabilities" in words
-    assert "the kernel" in str(zo.plan(digits.model, digits.x_o, digits.x_u, samples=8, seed=0))
+    assert "the kernel" in str(
+        zo.plan_perturbations(digits.model, digits.x_o, digits.x_u, samples=8, seed=0)
+    )
 
 
 def test_a_plan_leaves_the_model_alone(digits: Digits) -> None:
     before = [p.detach().clone() for p in digits.model.parameters()]
     state = torch.get_rng_state()
-    zo.plan(digits.model, digits.x_o, digits.x_u, digits.y_u, samples=2, seed=0)
+    zo.plan_perturbations(digits.model, digits.x_o, digits.x_u, digits.y_u, samples=2, seed=0)
     zo.estimate_moments(digits.model, digits.x_u, digits.y_u, P=1, samples=2, seed=0)
     assert torch.equal(state, torch.get_rng_state())
     for p, old in zip(digits.model.parameters(), before, strict=True):
@@ -343,7 +351,7 @@ def test_where_rows_are_few_the_plan_is_exact(
     for held, formed in ((1 << 29, 1 << 24), (4 * d, 2 * d), (1, 1)):
         monkeypatch.setattr(planning, "_HELD", held)
         monkeypatch.setattr(planning, "_FORMED", formed)
-        found = zo.plan(
+        found = zo.plan_perturbations(
             model, x_o, x_u, y_u if labelled else None, error=0.3, directions=family, seed=0
         )
         assert (found.samples, found.std_error) == (0, 0.0)
@@ -359,7 +367,7 @@ def test_a_plan_becomes_better_and_the_last_is_the_plan() -> None:
     assert {p.total for p in seen} == {2}
     assert seen[0].plan is not None
     assert math.isinf(seen[0].plan.std_error)
-    assert last.plan == zo.plan(model, x, x, torch.tensor([0, 1, 2]), **options)
+    assert last.plan == zo.plan_perturbations(model, x, x, torch.tensor([0, 1, 2]), **options)
     assert "standard error" in str(last.plan)
     assert "from 2 random samples" in str(last.plan)
 
@@ -384,7 +392,7 @@ def test_the_standard_error_of_P_is_honest() -> None:
     """
     model, x = network(), normal(4, 1, 4, 4, seed=1)
     y = torch.tensor([0, 1, 2, 0])
-    exact = zo.plan(model, x, x, y, error=0.05, samples=1000, seed=0)
+    exact = zo.plan_perturbations(model, x, x, y, error=0.05, samples=1000, seed=0)
     assert exact.samples == 0
     off = spread = 0.0
     params = resolve_model(model)
@@ -441,7 +449,7 @@ TASKS: dict[str, Callable[[nn.Module, Tensor, Tensor, Directions], Any]] = {
     "moments": lambda model, x, y, family: zo.estimate_moments(
         model, x, y, P=1, directions=family, samples=2, seed=0
     ),
-    "plan": lambda model, x, y, family: zo.plan(
+    "plan": lambda model, x, y, family: zo.plan_perturbations(
         model, x, x.flip(0), directions=family, samples=2, seed=0
     ),
 }
@@ -520,7 +528,7 @@ def test_labels_that_do_not_fit_are_refused(y: Tensor) -> None:
         with pytest.raises(ValueError, match=r"y.*given .* expected"):
             call()
     with pytest.raises(ValueError, match=r"y_u: given .* expected"):
-        zo.plan(network(), X, X, y, seed=0)
+        zo.plan_perturbations(network(), X, X, y, seed=0)
 
 
 def test_a_class_is_no_family_anywhere() -> None:
@@ -528,7 +536,7 @@ def test_a_class_is_no_family_anywhere() -> None:
     g, family = torch.ones(2), zo.Gaussian
     options: dict[str, Any] = {"directions": family}
     for call in (
-        lambda: zo.plan(model, e, e, seed=0, **options),
+        lambda: zo.plan_perturbations(model, e, e, seed=0, **options),
         lambda: zo.kernel_error_law(e, e, P=1, **options),
         lambda: zo.dynamics_error_law(e, e, g, P=1, lr=0.1, **options),
         lambda: zo.estimator_moments(g, e, P=1, **options),
@@ -548,7 +556,7 @@ def test_a_class_is_no_family_anywhere() -> None:
 @pytest.mark.parametrize("error", [0.0, -0.1, math.inf, math.nan])
 def test_an_error_that_cannot_be_asked_for_is_refused(error: float) -> None:
     with pytest.raises(ValueError, match=r"error: given .* expected a finite number above 0"):
-        zo.plan(network(), X, X, error=error, seed=0)
+        zo.plan_perturbations(network(), X, X, error=error, seed=0)
 
 
 def test_a_kernel_of_0_is_refused_and_says_what_to_do() -> None:
@@ -556,5 +564,5 @@ def test_a_kernel_of_0_is_refused_and_says_what_to_do() -> None:
     model = nn.Linear(2, 1, bias=False)
     x = torch.eye(2)
     with pytest.raises(ValueError, match=r"kernel block is 0 .* use estimate_kernel_error"):
-        zo.plan(model, x[:1], x[1:], seed=0)
+        zo.plan_perturbations(model, x[:1], x[1:], seed=0)
     assert zo.estimate_kernel_error(model, x[:1], x[1:], P=1, seed=0).value == 1.0

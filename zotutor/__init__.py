@@ -44,9 +44,10 @@ from .pairs import alignments, effective_ranks, kernel_error_laws
 from .planning import (
     estimate_dynamics_error,
     estimate_kernel_error,
-    plan,
+    plan_perturbations,
 )
 from .probe import perturbed
+from .run_planning import plan
 from .similarity import (
     alignment,
     cka,
@@ -114,6 +115,7 @@ __all__ = [
     "perturbations_needed",
     "perturbed",
     "plan",
+    "plan_perturbations",
     "planning",
     "relative_frobenius",
     "similarity",

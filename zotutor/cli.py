@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from .cli_options import Dtype, Kind, Objective, Quantize, Schedule, Split
 from .directions import from_name
 from .llm import lm, packages, tasks
 from .llm.adapters import add_adapter, load_adapter
+from .llm.doctor import diagnose
 from .llm.finetuning import finetune as run_finetune
+from .llm.learning_rate import plan as plan_run
+from .llm.learning_rate import reason
 from .llm.preparing import prepare
 from .llm.runs import files, ledger
 from .llm.runs.disk import make_folder, remove_empty
@@ -27,7 +32,7 @@ from .llm.runs.ranks import Ranks
 from .llm.runs.replay import check_header, ledger_in
 from .llm.runs.replay import replay as run_replay
 from .llm.runs.weights import save_pretrained
-from .planning import Plan, Progress, last_plan, refine
+from .planning import PerturbationPlan, Progress, last_plan, refine
 
 EXIT_CODES = """\b
 Exit codes:
@@ -48,7 +53,7 @@ app = typer.Typer(
 
 \b
 Try it, in a minute, with the model and the task that ship with the package:
-  zotutor finetune --model tiny --task reviews --steps 500 --lr 1e-4 --output first
+  zotutor finetune --model tiny --task reviews --steps 500 --output first
   zotutor info first
   zotutor replay first --model tiny --save tuned""",
     epilog=EXIT_CODES,
@@ -68,7 +73,7 @@ def finetune(
     task: options.TaskName,
     steps: options.Steps,
     output: options.Output,
-    lr: options.LearningRate = None,
+    lr: options.LearningRate = "auto",
     data: options.Data = None,
     seed: options.Seed = 0,
     P: options.Perturbations = 1,
@@ -129,7 +134,7 @@ def finetune(
                 "quantize: given without adapter, but integers cannot be trained; give "
                 "adapter=lora as well"
             )
-        given["directions"] = from_name(directions)
+        given |= {"directions": from_name(directions), "lr": _rate(lr)}
         task_ = _task(task, data, shots, seed, data_revision)
         labels = len(task_.words)
         where = (dtype, ranks.device, kind, labels, revision, seed)
@@ -139,16 +144,148 @@ def finetune(
                 model_, adapter.value, rank=rank, virtual_tokens=virtual_tokens, seed=seed
             )
         show = sys.stderr.isatty() and not quiet
-        run = run_finetune(model_, tokenizer, task_, **given, progress=show)
+        with _warnings_in_lines():
+            run = run_finetune(model_, tokenizer, task_, **given, progress=show)
         if not quiet and ranks.rank == 0:
+            if run.plan is not None and not show:
+                say(reason(run.plan))
             before = "" if run.tokens else "was finished before; "
             reached = f"{steps} steps, accuracy {run.zero_shot} -> {run.accuracy}"
             sha256 = ledger.read(ledger_in(output)).hashes[-1].sha256.hex()
             say(f"{output}: {before}{reached}\nweights: SHA-256 {sha256}")
 
 
-@app.command()
+@app.command(short_help="A run planned from losses: learning rate, steps, hours, memory.")
 def plan(
+    context: typer.Context,
+    model: options.Model,
+    task: options.TaskName,
+    budget: options.Budget = None,
+    steps: options.StepsPlanned = None,
+    data: options.Data = None,
+    P: options.Perturbations = 1,
+    eps: options.Eps = None,
+    batch_size: options.BatchSize = 16,
+    directions: options.Family = "rademacher",
+    samples: options.SamplesPlanned = None,
+    length: options.Length = None,
+    seed: options.Seed = 0,
+    dtype: options.DtypeOption = Dtype.float32,
+    device: options.Device = "cpu",
+    kind: options.KindOption = Kind.causal,
+    revision: options.Revision = None,
+    data_revision: options.DataRevision = None,
+    error: options.ErrorMoved = None,
+    inputs: options.InputsMoved = None,
+    kernel: options.KernelMoved = False,
+) -> None:
+    """A run planned from losses alone: learning rate, eps, steps, forward passes, hours, memory.
+
+    Along random directions the losses of a few prompts show the slope, the curvature tr(H), the
+    noise of batches and of rounding; from these follows the learning rate at which a run of that
+    many steps diverges, and a quarter of it is the one to take. No backward pass is made.
+    """
+    if error is not None or inputs is not None or kernel:
+        warn("plan --error is now zotutor perturbations --error, and goes in the next version")
+        rest = (length, seed, dtype, device, kind, revision, data_revision)
+        counts = (0.5 if error is None else error, 8 if inputs is None else inputs)
+        perturbations(context, model, task, data, *counts, directions, samples or 64, kernel, *rest)
+        return
+    with reported(context):
+        if budget is None and steps is None:
+            budget = 20_000
+        family, task_ = from_name(directions), _task(task, data, None, seed, data_revision)
+        model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
+        given: dict[str, Any] = {"budget": budget, "steps": steps, "P": P, "eps": eps}
+        given |= {"batch_size": batch_size, "length": length, "kind": kind.value}
+        given |= {"directions": family, "samples": samples, "seed": seed}
+        with _measuring() as told:
+            found = plan_run(model_, tokenizer, task_, **given, progress=told)
+        say(str(found))
+
+
+@app.command(short_help="Why is my run flat? Measurements for a model and a task.")
+def doctor(
+    context: typer.Context,
+    model: options.Model,
+    task: options.TaskName,
+    steps: options.StepsDoctor = 1000,
+    lr: options.LearningRate = "auto",
+    data: options.Data = None,
+    P: options.Perturbations = 1,
+    eps: options.Eps = None,
+    batch_size: options.BatchSize = 16,
+    directions: options.Family = "rademacher",
+    samples: options.SamplesPlanned = None,
+    adamw: options.FirstOrder = False,
+    length: options.Length = None,
+    seed: options.Seed = 0,
+    dtype: options.DtypeOption = Dtype.float32,
+    device: options.Device = "cpu",
+    kind: options.KindOption = Kind.causal,
+    revision: options.Revision = None,
+    data_revision: options.DataRevision = None,
+) -> None:
+    """What can make a run flat, measured: probe, rounding, learning rate, batches, task.
+
+    Give the options of the run in question. What is bad comes with advice, and with the chapter
+    that explains it; the page My run is flat walks through them.
+    """
+    with reported(context):
+        family, task_ = from_name(directions), _task(task, data, None, seed, data_revision)
+        model_, tokenizer = _model(model, dtype, device, kind, len(task_.words), revision, seed)
+        given: dict[str, Any] = {"steps": steps, "lr": _rate(lr), "P": P, "eps": eps}
+        given |= {"batch_size": batch_size, "length": length, "kind": kind.value}
+        given |= {"directions": family, "samples": samples, "seed": seed, "first_order": adamw}
+        with _measuring() as told:
+            found = diagnose(model_, tokenizer, task_, **given, progress=told)
+        say(str(found))
+
+
+@contextmanager
+def _warnings_in_lines() -> Iterator[None]:
+    """Print what a run warns of as the command's other messages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **options: Any) -> None:
+            if category is RuntimeWarning:
+                warn(str(message))
+            else:
+                shown(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
+
+
+def _rate(text: str) -> float | None:
+    """A learning rate as given in a shell; None for auto."""
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"lr: given {text!r}, expected a number, or auto") from None
+
+
+@contextmanager
+def _measuring() -> Iterator[Callable[[int, int], None]]:
+    """A bar of forward passes on a terminal; elsewhere nothing."""
+    from tqdm import tqdm
+
+    show = sys.stderr.isatty()
+    with tqdm(disable=not show, file=sys.stderr, unit="loss", desc="measuring") as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        yield told
+
+
+@app.command(short_help="How many perturbations one step needs for a relative error.")
+def perturbations(
     context: typer.Context,
     model: options.Model,
     task: options.TaskName,
@@ -188,7 +325,7 @@ def plan(
         say(str(_planned(pieces, bar=sys.stderr.isatty())))
 
 
-def _planned(pieces: Iterator[Progress], *, bar: bool) -> Plan:
+def _planned(pieces: Iterator[Progress], *, bar: bool) -> PerturbationPlan:
     """The last plan. A bar shows the current one; without a terminal, one line shows the first."""
     from tqdm import tqdm
 

@@ -122,18 +122,16 @@ QuantizeOption = Annotated[
 
 Steps = Annotated[int, typer.Option(help="How many steps.", show_default=False)]
 LearningRate = Annotated[
-    float | None,
+    str,
     typer.Option(
-        help="Learning rate. Without it, the command measures and suggests one, and ends.",
-        show_default=False,
+        help="Learning rate, or auto: a quarter of that at which the run is predicted to diverge, "
+        "measured in 100 to 200 forward passes of a few prompts."
     ),
 ]
 Output = Annotated[
     Path, typer.Option(help="Folder of the run; a new one, or its own.", show_default=False)
 ]
-Perturbations = Annotated[
-    int, typer.Option("--P", "-P", help="Perturbations per step; see zotutor plan.")
-]
+Perturbations = Annotated[int, typer.Option("--P", "-P", help="Perturbations per step.")]
 Eps = Annotated[
     float | None,
     typer.Option(help="Finite-difference step.", show_default="1e-3, in bfloat16 1e-2"),
@@ -188,7 +186,39 @@ SplitOption = Annotated[
 Timeout = Annotated[float, typer.Option(help="Seconds that processes wait for each other.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No bar, no summary.")]
 
-# ---- plan ----------------------------------------------------------------------------------------
+# ---- plan and doctor -----------------------------------------------------------------------------
+
+StepsPlanned = Annotated[
+    int | None, typer.Option("--steps", help="Steps of the run.", show_default=False)
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(help="Forward passes of the run, in place of --steps.", show_default="20000"),
+]
+SamplesPlanned = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        help="Random directions to measure, at five losses each.",
+        show_default="32, or 8 above 50 million parameters",
+    ),
+]
+ErrorMoved = Annotated[
+    float | None, typer.Option("--error", hidden=True, help="Now of zotutor perturbations.")
+]
+InputsMoved = Annotated[
+    int | None, typer.Option("--inputs", hidden=True, help="Now of zotutor perturbations.")
+]
+KernelMoved = Annotated[
+    bool, typer.Option("--kernel", hidden=True, help="Now of zotutor perturbations.")
+]
+FirstOrder = Annotated[
+    bool,
+    typer.Option("--adamw", help="Also take 20 steps of AdamW, by backpropagation, on a copy."),
+]
+StepsDoctor = Annotated[int, typer.Option("--steps", help="Steps of the run in question.")]
+
+# ---- perturbations -------------------------------------------------------------------------------
 
 Error = Annotated[float, typer.Option(help="The relative error wanted.")]
 Inputs = Annotated[

@@ -9,6 +9,8 @@ from functools import wraps
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
+from torch import nn
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -122,6 +124,34 @@ def flag_became(
             rest: dict[str, Any] = dict(kwargs)
             called: Callable[..., Any] = other() if rest.pop(name) == value else function
             result: _R = called(*args, **rest)
+            return result
+
+        return call
+
+    return decorate
+
+
+def a_model_first_meant(
+    other: Callable[..., Any],
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Forward a call whose first argument is a model to ``other``, with a warning.
+
+    >>> def of_model(model):
+    ...     return "of a model"
+    >>> @a_model_first_meant(of_model)
+    ... def plan(losses):
+    ...     return "of losses"
+    >>> plan(sum)
+    'of losses'
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            if not (args and isinstance(args[0], nn.Module)) and "model" not in kwargs:
+                return function(*args, **kwargs)
+            warn(f"{function.__name__} of a model is now {other.__name__}, with these arguments")
+            result: _R = other(*args, **kwargs)
             return result
 
         return call

@@ -429,7 +429,7 @@ def perturbations_needed(
         error: the relative error wanted, above 0.
         alignment: a in (0, 1]; see :func:`~zotutor.alignment`.
         directions: family of u; Rademacher by default. For LowRank, whose law needs more than a,
-            use :func:`~zotutor.planning.plan`.
+            use :func:`~zotutor.plan_perturbations`.
         overlap: o = sum_k |J_o[:, k]|^2 |J_u[:, k]|^2 / (norm(J_o)_F^2 norm(J_u)_F^2), in [0, 1].
             About 1/d if no parameter matters much more than others; 0 leaves the term out.
 

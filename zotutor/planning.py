@@ -40,8 +40,8 @@ class Estimated(NamedTuple):
     std_error: float
 
 
-class Plan(NamedTuple):
-    """The result of :func:`plan`; ``print`` it."""
+class PerturbationPlan(NamedTuple):
+    """The result of :func:`plan_perturbations`; ``print`` it."""
 
     alignment: float
     P: int
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
 class Progress(NamedTuple):
     """The state of :func:`refine` after each piece of work."""
 
-    plan: Plan | None
+    plan: PerturbationPlan | None
     """From the measurements so far; None while they are all 0."""
     done: int
     total: int
@@ -291,7 +291,7 @@ def _check(
 
 
 @seed_was_optional
-def plan(
+def plan_perturbations(
     model: nn.Module,
     x_o: Tensor,
     x_u: Tensor,
@@ -301,7 +301,7 @@ def plan(
     directions: Directions | None = None,
     samples: int = 64,
     seed: int,
-) -> Plan:
+) -> PerturbationPlan:
     r"""How many perturbations a model and data need for a given relative error.
 
     The relative error of the kernel is
@@ -338,12 +338,13 @@ def plan(
         TypeError, ValueError: for bad batches, labels, error or samples; ValueError if the kernel
             is 0, when a relative error means nothing, or where NaN or infinity comes out.
 
-    If you have J use :func:`~zotutor.kernel_error_law`, which is exact; to follow the estimate as
+    For a whole run (learning rate, steps, cost) use :func:`~zotutor.plan`. If you have J use
+    :func:`~zotutor.kernel_error_law`, which is exact; to follow the estimate as
     it improves, :func:`~zotutor.planning.refine`.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0]])
-        >>> plan(nn.Linear(2, 1), x, x, error=0.5, seed=0).P
+        >>> plan_perturbations(nn.Linear(2, 1), x, x, error=0.5, seed=0).P
         4
     """
     options = {"directions": directions, "samples": samples, "seed": seed}
@@ -351,7 +352,7 @@ def plan(
     return last_plan(last)
 
 
-def last_plan(last: Progress | None) -> Plan:
+def last_plan(last: Progress | None) -> PerturbationPlan:
     """The plan that :func:`refine` ends with, or a ValueError if there is none."""
     if last is None or last.plan is None:
         raise ValueError(
@@ -372,9 +373,9 @@ def refine(
     samples: int = 64,
     seed: int,
 ) -> Iterator[Progress]:
-    """:func:`plan` as it improves: after each piece of work, the plan from all so far.
+    """:func:`plan_perturbations` as it improves: after each piece of work, the plan so far.
 
-    Arguments, errors: as :func:`plan`.
+    Arguments, errors: as :func:`plan_perturbations`.
 
     Yields:
         Named tuples (plan, done, total). Where P is exact, a plan before the last covers only the
@@ -418,7 +419,7 @@ def refine(
         yield Progress(_planned(seen, error, target, exact), done, passes)
 
 
-def _planned(seen: list[_Sums], error: float, target: str, exact: bool) -> Plan | None:
+def _planned(seen: list[_Sums], error: float, target: str, exact: bool) -> PerturbationPlan | None:
     variances, kernels, norms = (
         torch.tensor(column, dtype=torch.float64) for column in zip(*seen, strict=True)
     )
@@ -430,11 +431,18 @@ def _planned(seen: list[_Sums], error: float, target: str, exact: bool) -> Plan 
     errors = {p: math.sqrt(ratio / p) for p in (1, 8, 64)}
     alignment = kernel / float(norms.sum())
     if exact:
-        return Plan(alignment, P, errors, P, 2 * P, target)
+        return PerturbationPlan(alignment, P, errors, P, 2 * P, target)
     n, off = len(seen), variances - ratio * kernels  # a ratio of means: to first order in both
     spread = float(off.square().sum().sqrt()) / kernel * (math.sqrt(n / (n - 1)) if n > 1 else 0)
     std_error = spread / error**2 if n > 1 else math.inf
-    return Plan(alignment, P, errors, P, 2 * P, target, std_error, n)
+    return PerturbationPlan(alignment, P, errors, P, 2 * P, target, std_error, n)
 
 
-__getattr__ = moved(__name__, {"estimate_moments": "zotutor.moments"})
+__getattr__ = moved(
+    __name__,
+    {
+        "estimate_moments": "zotutor.moments",
+        "plan": "zotutor.planning:plan_perturbations",
+        "Plan": "zotutor.planning:PerturbationPlan",
+    },
+)

@@ -11,7 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-NAMES = ("minilm_kernel", "mnist_fidelity", "smollm2_snippets", "sst2_minilm", "zo_step_cpu")
+NAMES = (
+    "minilm_kernel",
+    "mnist_fidelity",
+    "smollm2_snippets",
+    "sst2_minilm",
+    "step_size",
+    "study",
+    "zo_step_cpu",
+)
 """The tables that ship."""
 
 

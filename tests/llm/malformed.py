@@ -93,6 +93,17 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
     "plan": {
         **MODEL,
         **DATA,
+        "budget": [s for s in INTEGERS if s != HUGE],
+        "P": INTEGERS,
+        "eps": REALS,
+        "batch-size": INTEGERS,
+        "directions": FAMILIES,
+        "samples": [s for s in INTEGERS if s != HUGE],
+        "seed": INTEGERS,
+    },
+    "perturbations": {
+        **MODEL,
+        **DATA,
         "error": REALS,
         "inputs": INTEGERS,
         "directions": FAMILIES,

@@ -65,9 +65,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def right(command: str, top: Path) -> dict[str, str]:
     """Options with which a command succeeds."""
     model, data = os.fspath(top / "model"), os.fspath(top / "data")
-    if command in ("finetune", "plan"):
+    if command in ("finetune", "plan", "perturbations"):
         given = {"model": model, "task": "sst2", "data": data}
         if command == "plan":
+            return given | {"budget": "10", "samples": "4", "batch-size": "2"}
+        if command == "perturbations":
             return given | {"inputs": "1", "samples": "2"}
         return given | {"steps": "2", "lr": "0.01", "output": "run", "batch-size": "2"}
     return {"RUN": os.fspath(top / "done")} | ({"model": model} if command == "replay" else {})

@@ -6,9 +6,11 @@ Needs the extra ``llm``: pip install "zotutor[llm]".
 import sys
 
 from .adapters import add_adapter, load_adapter
+from .doctor import Report, diagnose
 from .dynamics import Positions, step_fidelity
 from .evaluation import evaluate
 from .finetuning import Run, finetune
+from .learning_rate import plan
 from .lm import load
 from .objectives import Generated
 from .prompts import encode, word_ids
@@ -33,6 +35,7 @@ __all__ = [
     "Ranks",
     "RanksError",
     "Replay",
+    "Report",
     "Rows",
     "Run",
     "RunError",
@@ -40,12 +43,14 @@ __all__ = [
     "Task",
     "ZerothOrderSteps",
     "add_adapter",
+    "diagnose",
     "encode",
     "evaluate",
     "finetune",
     "ledger",
     "load",
     "load_adapter",
+    "plan",
     "replay",
     "step_fidelity",
     "task",

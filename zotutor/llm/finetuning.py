@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,21 +16,22 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import nn
 
-from zotutor.checks import check_integer, check_real
+from zotutor.checks import check_integer, check_path, check_real
 from zotutor.directions import Directions
 from zotutor.estimators import default_eps
 from zotutor.optim import ZOSGD
 from zotutor.probe import NonFiniteLossError
+from zotutor.run_planning import Plan
 
 from .adapters import describe, is_adapted
 from .devices import check_held, first_device
 from .evaluation import check_labels, right_answers, shared, texts_of
-from .learning_rate import advice
+from .learning_rate import agreed, plan_run, reason
 from .lm import Kind
 from .objectives import WIDTH, CrossEntropy, Generated, Named, Objective, OfLogits, named
 from .preparing import Prepared, prepare
 from .quantized import check_trainable, keep_layout, rounds_activations
-from .runs.files import examples_hash
+from .runs.files import LEDGER, examples_hash, read_config
 from .runs.folder import Folder, Memory
 from .runs.interrupts import uninterrupted
 from .runs.ledger import Step
@@ -38,6 +39,7 @@ from .runs.ranks import Ranks
 from .runs.replay import header_of
 from .stepping import Batches, FirstOrder, Stepper, ZerothOrder
 from .tasks import Accuracy, Example, Task
+from .watching import Watch
 
 Method = Literal["zo", "sgd", "adamw"]
 Schedule = Literal["constant", "linear"]
@@ -56,6 +58,8 @@ class Run(NamedTuple):
     """Tokens in the steps measured by this call: 0 if the run was finished before."""
     about: str = ""
     """How the model was scored (as a causal model or a classifier), and its batches padded."""
+    plan: Plan | None = None
+    """What was measured to choose the learning rate, if none was given."""
 
     def plot(self) -> Any:
         """The curves of loss and accuracy, a figure of Matplotlib."""
@@ -74,7 +78,7 @@ def finetune(
     task: Task,
     *,
     steps: int,
-    lr: float | None,
+    lr: float | None = None,
     schedule: Schedule = "constant",
     P: int = 1,
     eps: float | None = None,
@@ -113,7 +117,9 @@ def finetune(
         tokenizer: its tokenizer.
         task: from :func:`~zotutor.llm.task`.
         steps: how many, at least 1.
-        lr: learning rate; with None a ValueError suggests one, measured on the model.
+        lr: learning rate; None (method "zo" only) takes a quarter of that at which the run is
+            predicted to diverge, see :func:`~zotutor.llm.plan`: measured on the model in 100 to 200
+            forward passes of a few prompts, and on resuming the one that the run recorded.
         schedule: "constant", or "linear" for lr (1 - step / steps).
         P: number of perturbations per step (method "zo").
         eps: finite-difference step; by default 1e-3, in bfloat16 1e-2 and in float64 1e-5, for the
@@ -177,6 +183,11 @@ def finetune(
     )
     _check_method(method, model, output=output, save=save)
     lowered = _objective(objective, method)
+    if lr is None and objective != "loss":
+        raise ValueError(
+            "lr: given None for an objective that is no loss, whose curvature cannot be measured; "
+            "give lr"
+        )
     if micro_batch is not None:
         micro_batch = check_integer("micro_batch", micro_batch, low=1)
     check_trainable(model)
@@ -204,8 +215,15 @@ def finetune(
     ranks.check(stepper, options.batch_size)
     labels = [example.label for example in task.train]
     batches = Batches(train, labels, size=options.batch_size, seed=options.seed)
+    planned = None
     if lr is None and isinstance(stepper, ZerothOrder):
-        raise ValueError(f"lr: not given; {advice(stepper, batches)}")
+        chosen = _chosen(
+            prepared, (train, labels), stepper.optimizer, options, eps, output, ranks, progress
+        )
+        planned, rates["lr"] = chosen.plan, chosen.lr
+        options = replace(options, lr=chosen.lr)
+        optimizer = _optimizer(prepared, lowered, own | rates | {"eps": chosen.eps})
+        stepper = ZerothOrder(prepared.rows, optimizer, lowered, micro_batch=micro_batch)
     session = _Session(prepared, evaluated, batches, stepper, options, ranks)
     folder = session.folder(task, output)
     begun = time.perf_counter()
@@ -215,14 +233,68 @@ def finetune(
         folder.finish(model, tokenizer, save=save)
     seconds = time.perf_counter() - begun
     first, last = evaluations[0][1], evaluations[-1][1]
-    return Run(first, last, losses, evaluations, seconds, session.tokens, prepared.about)
+    return Run(first, last, losses, evaluations, seconds, session.tokens, prepared.about, planned)
 
 
 def _without(lr: float | None, method: str) -> float:
-    """A learning rate; 0 in place of None, where one is to be measured and suggested."""
+    """A learning rate; 0 in place of None, where one is to be measured."""
     if lr is None and method == "zo":
         return 0.0
     return check_real("lr", lr, low=0.0)  # type: ignore[arg-type]
+
+
+class _Chosen(NamedTuple):
+    """Of a run without a given learning rate."""
+
+    lr: float
+    eps: float | None
+    plan: Plan | None
+
+
+def _chosen(
+    prepared: Prepared,
+    train: tuple[Sequence[Sequence[int]], Sequence[int]],
+    optimizer: ZOSGD,
+    options: Options,
+    eps: float | None,
+    output: str | Path | None,
+    ranks: Ranks,
+    progress: bool,
+) -> _Chosen:
+    """The learning rate that a run in ``output`` recorded, or that of a plan."""
+    folder = None if output is None else check_path("output", output)
+    if folder is not None and (folder / LEDGER).is_file():
+        recorded = read_config(folder)
+        return _Chosen(recorded["lr"], recorded["eps"] if eps is None else eps, None)
+    momentum = optimizer.param_groups[0]["momentum"]
+    with _bar(1, progress and ranks.rank == 0, unit="loss") as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        bar.set_description("measuring a learning rate")
+        try:
+            found = plan_run(
+                prepared,
+                *train,
+                steps=options.steps,
+                P=optimizer.P,
+                batch_size=options.batch_size,
+                directions=optimizer.directions,
+                eps=optimizer.eps,
+                enlarge=eps is None,
+                seed=options.seed,
+                progress=told,
+            )
+        except ValueError as error:
+            error.add_note("No learning rate could be chosen; give lr.")
+            raise
+        if not bar.disable:
+            bar.write(reason(found), file=bar.fp)
+    # a step with momentum goes on for 1 / (1 - momentum) steps
+    lr = float(f"{agreed(found.lr, ranks) * (1 - momentum):.2g}")
+    return _Chosen(lr, agreed(found.eps, ranks), found)
 
 
 @dataclass(frozen=True)
@@ -323,6 +395,9 @@ class _Session:
         self.model = prepared.rows.model
         self.device = first_device(self.model)
         self.tokens, self.measuring = 0, 0.0
+        self.watch: Watch | None = None
+        if isinstance(stepper, ZerothOrder) and ranks.rank == 0:
+            self.watch = Watch(eps=stepper.optimizer.eps, dtype=prepared.dtype)
 
     def folder(self, task: Task, output: str | Path | None) -> Memory:
         """The store of the run: its output folder, or memory."""
@@ -404,6 +479,8 @@ class _Session:
             with uninterrupted():  # recorded before it is taken, so that no step can be lost
                 folder.write(step)
                 self.stepper.take(step.coefficients, lr=rate)
+        if self.watch is not None and (said := self.watch.saw(found.loss, found.coefficients)):
+            warnings.warn(f"step {number}: {said}", RuntimeWarning, stacklevel=2)
         self.tokens += tokens.numel()
         self.measuring += time.perf_counter() - since
         return step
@@ -432,7 +509,7 @@ def _about(device: torch.device, model: nn.Module) -> dict[str, Any]:
     return found if adapter is None else found | {"adapter": adapter}
 
 
-def _bar(steps: int, progress: bool) -> Any:
+def _bar(steps: int, progress: bool, *, unit: str = "step") -> Any:
     """A bar on standard error in a terminal, in a notebook on standard output."""
     from tqdm import tqdm
 
@@ -440,6 +517,6 @@ def _bar(steps: int, progress: bool) -> Any:
     return tqdm(
         total=steps,
         disable=not progress,
-        unit="step",
+        unit=unit,
         file=sys.stdout if notebook else sys.stderr,
     )
