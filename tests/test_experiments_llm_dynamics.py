@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +31,10 @@ def setting(steps: int) -> tuple[nn.Module, Batches, Tensor]:
     y = torch.randint(3, (steps, 6), generator=generator)
     observe = torch.randn(2, 5, generator=generator, dtype=torch.float64)
     return model, list(zip(x, y, strict=True)), observe
+
+
+def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return cross_entropy(model(x), y)
 
 
 def naive_sgd(
@@ -93,8 +99,8 @@ def test_the_mean_square_deviation_of_runs_is_the_law(name: str) -> None:
     # lr so small that J and g hardly change: what the law neglects is of that relative size
     model, batches, observe = setting(3)
     lr, P, runs = 1e-3, 2, 400
-    common = {"observe": observe, "lr": lr, "record": [3]}
-    sgd = first_order_logits(model, batches, families=FAMILIES, **common)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"observe": observe, "lr": lr, "record": [3]}
+    sgd = first_order_logits(model, batches, families=FAMILIES, **common)
     squares = torch.stack(
         [
             (
@@ -104,7 +110,7 @@ def test_the_mean_square_deviation_of_runs_is_the_law(name: str) -> None:
                     directions=FAMILIES[name],
                     P=P,
                     seed=seed,
-                    **common,  # type: ignore[arg-type]
+                    **common,
                 )
                 - sgd.logits
             )
@@ -135,5 +141,5 @@ def test_a_run_is_that_of_the_optimizer() -> None:
     assert torch.equal(found[0], model(observe))
     optimizer = zo.ZOSGD(model.parameters(), 0.1, P=2, directions=zo.Gaussian(), seed=7)
     for x, y in batches:
-        optimizer.step(lambda x=x, y=y: cross_entropy(model(x), y))  # type: ignore[misc]
+        optimizer.step(partial(loss, model, x, y))
     assert torch.equal(found[1], model(observe))

@@ -5,7 +5,8 @@ python tools/measure_mnist.py FOLDER [--output FILE] [--draws N] [--part PART]
 FOLDER holds MNIST's IDX files. Writes zotutor/data/mnist_fidelity.json, with the date, the
 versions and the data. Takes about a quarter of an hour on two cores. ``--part theirs`` measures
 again only the network in the state in which Li et al. (2026) measure theirs, some minutes, and
-``--part ours`` only the others; the rest of the file is kept.
+``--part ours`` only the others; the rest of the file is kept, and seeds of
+theirs that it has are not repeated.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ STEPS, BATCH, RATE = 300, 64, 0.05
 # the setting of Li et al. (2026), by their repository
 THEIR_FAMILIES = {**FAMILIES, "Uniform": zo.Uniform()}
 THEIR_IMAGES, THEIR_EPOCHS, THEIR_BATCH = 2_000, 100, 64
-THEIR_SGD = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+THEIR_SGD: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 THEIR_MEAN, THEIR_STD = 0.1307, 0.3081
-THEIR_SEEDS = range(3)
+THEIR_SEEDS = 3
 
 
 def train(model: nn.Module, split: Split) -> None:
@@ -154,7 +155,7 @@ def law_over_seeds(x: Tensor, groups: dict[str, Tensor]) -> dict[str, list[float
     return laws
 
 
-def their_lenet(seed: int) -> nn.Module:
+def their_lenet(seed: int) -> nn.Sequential:
     """LeNet, initialized by torch's defaults."""
     model = zo.models.lenet(seed=seed)
     torch.manual_seed(seed)
@@ -197,7 +198,7 @@ def in_their_state(J: Tensor, model: nn.Module, groups: dict[str, Tensor]) -> di
     for family, directions in THEIR_FAMILIES.items():
         laws = pair_law(J, pairs, directions=directions)
         for P in COUNTS:
-            draws = max(8, min(60, 6000 // P))
+            draws = max(8, min(40, 4000 // P))
             drawn = kernel_fidelity(
                 J, pairs, model, P=P, directions=directions, draws=draws, seed=1
             ).relative_frobenius  # (draws, pairs)
@@ -215,8 +216,11 @@ def in_their_state(J: Tensor, model: nn.Module, groups: dict[str, Tensor]) -> di
     return found
 
 
-def theirs(split: Split) -> dict[str, Any]:
-    """The state in which Li et al. measure: trained, single pairs, three families."""
+def theirs(split: Split, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The state in which Li et al. measure: trained, single pairs, three families.
+
+    Yields after each seed; seeds that ``found`` has are not repeated.
+    """
     shifted = split._replace(
         x_train=(split.x_train - THEIR_MEAN) / THEIR_STD,
         x_test=(split.x_test - THEIR_MEAN) / THEIR_STD,
@@ -225,29 +229,36 @@ def theirs(split: Split) -> dict[str, Any]:
     y = torch.tensor(CLASSES).repeat_interleave(IMAGES)
     names = ("4 and 9", "0 and 1", "two 4s")
     groups = pairs_of_classes(y, {name: GROUPS[name] for name in names})
-    states: dict[str, Any] = {"at initialization": {"accuracy": []}, "trained": {"accuracy": []}}
-    for seed in THEIR_SEEDS:
+    settings = ", ".join(f"{name} {value:g}" for name, value in THEIR_SGD.items())
+    found["date"] = datetime.date.today().isoformat()
+    found["training"] = (
+        f"{THEIR_IMAGES:,} images, {THEIR_EPOCHS} epochs, batches of {THEIR_BATCH}, SGD, {settings}"
+    )
+    found["source"] = "github.com/RogerRogerUSC/ZO-Learning-Dynamics"
+    states = found.setdefault("states", {"at initialization": {}, "trained": {}})
+    done = len(states["trained"].get("accuracy", []))
+    for seed in range(done, THEIR_SEEDS):
         model = their_lenet(seed)
-        for state, found in states.items():
+        parts: dict[str, Any] = {}
+        for state in states:
             if state == "trained":
                 images, labels = shifted.x_train[:THEIR_IMAGES], split.y_train[:THEIR_IMAGES]
                 train_as_they_do(model, images, labels, seed)
-            found["accuracy"].append(rounded(accuracy(model, shifted)))
             J = zo.jacobian(model, x)
-            for name, pairs in groups.items():
-                law = (pair_law(J, pairs, directions=zo.Gaussian()) / 125).sqrt()
-                found.setdefault("law_at_125", {}).setdefault(name, []).append(spread(law))
-            print(state, seed, found["accuracy"][-1], flush=True)
-            if seed == 0:
-                found["groups"] = in_their_state(J, model, groups)
-    settings = ", ".join(f"{name} {value:g}" for name, value in THEIR_SGD.items())
-    return {
-        "date": datetime.date.today().isoformat(),
-        "training": f"{THEIR_IMAGES:,} images, {THEIR_EPOCHS} epochs, batches of {THEIR_BATCH}, "
-        f"SGD, {settings}",
-        "source": "github.com/RogerRogerUSC/ZO-Learning-Dynamics",
-        "states": states,
-    }
+            law = {
+                name: spread((pair_law(J, pairs, directions=zo.Gaussian()) / 125).sqrt())
+                for name, pairs in groups.items()
+            }
+            parts[state] = rounded(accuracy(model, shifted)), law
+            print(state, seed, parts[state][0], flush=True)
+        if seed == 0:
+            states["trained"]["groups"] = in_their_state(J, model, groups)
+        for state, (share, law) in parts.items():
+            states[state].setdefault("accuracy", []).append(share)
+            for name, quantiles in law.items():
+                of_seeds = states[state].setdefault("law_at_125", {})
+                of_seeds.setdefault(name, []).append(quantiles)
+        yield found
 
 
 def main() -> None:
@@ -262,10 +273,18 @@ def main() -> None:
     table = json.loads(given.output.read_text()) if given.part else {}
     if given.part != "theirs":
         table |= ours(split, given.draws)
-    if given.part != "ours":
-        table["theirs"] = theirs(split)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write(given.output, table)
+    if given.part != "ours":
+        for found in theirs(split, table.get("theirs", {})):
+            write(given.output, table | {"theirs": found})
+
+
+def write(path: Path, table: dict[str, Any]) -> None:
+    """A file is there as a whole, or not at all."""
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def ours(split: Split, draws: int) -> dict[str, Any]:

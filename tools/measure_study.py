@@ -7,9 +7,9 @@
 From the same weights and on the same batches, one run of SGD and runs of ZO-SGD, seen from the
 label-word logits of five held-out sentences. Each run leaves one JSON file in FOLDER when it is
 complete, and a run whose file is there is not repeated, so that the command can be stopped and
-given again. One thread. All runs of the tiny model take about an hour of processor time; those of
-SmolLM2 (which needs ``zotutor fetch``) with the default --P and --families about half an hour.
-With --device cuda the full grid is --P 1 5 10 20 50 100 --steps 200 (in a folder of its own).
+given again. One thread. The runs planned in SETTINGS take about five minutes of processor time for
+the tiny model, and for SmolLM2 (which needs ``zotutor fetch``) about eight. The full grid is
+``--P 1 5 10 20 50 100 --steps 200``, in a folder of its own, with ``--device cuda`` for SmolLM2.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": f"{given.device}, {platform.machine()}; torch {torch.__version__}",
     }
-    common = {"observe": ready.observe, "lr": setting.lr, "record": ready.record}
+    common: dict[str, Any] = {"observe": ready.observe, "lr": setting.lr, "record": ready.record}
     if not first.exists():
         started = time.process_time()
         known = {family: from_name(family) for family in FAMILIES}
@@ -172,7 +172,7 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> None:
         logits = zeroth_order_logits(
             ready.rows, ready.batches, directions=from_name(family), P=P, seed=seed, **common
         )
-        cell = {"family": family, "P": P, "seed": seed, "logits": logits.tolist()}
+        cell: dict[str, Any] = {"family": family, "P": P, "seed": seed, "logits": logits.tolist()}
         cell["seconds"] = time.process_time() - started
         write(path, about | cell)
         print(f"{name} {family} P = {P}, seed {seed}: {cell['seconds']:.0f} s", flush=True)
@@ -209,14 +209,31 @@ def collected(name: str, folder: Path) -> dict[str, Any]:
     return table
 
 
+def size(off: dict[Any, Tensor], P: int, model: str | None = None) -> float:
+    """The root mean square over all keys (model, ..., P) with this P, and this model if given."""
+    return rounded(
+        rms(torch.stack([z for k, z in off.items() if k[-1] == P and model in (None, k[0])]))
+    )
+
+
+def slope_of_runs(off: dict[Any, Tensor]) -> list[float]:
+    """The exponent of P in the deviation of single runs, by least squares, and its error."""
+    x = torch.tensor([math.log(key[-1]) for key in off], dtype=torch.float64)
+    y = torch.stack([z.square().mean().sqrt().log() for z in off.values()])
+    x, y = x - x.mean(), y - y.mean()
+    slope = x @ y / (x @ x)
+    error = ((y - slope * x).square().sum() / (len(x) - 2) / (x @ x)).sqrt()
+    return [rounded(float(slope)), rounded(float(error))]
+
+
 def digest(runs: Path, sgd: Path) -> dict[str, Any]:
     """What the published runs say: deviations from SGD of the first sentence's two logits."""
     end = {
         (row["model"], int(row["t"])): (float(row["a"]), float(row["b"]))
-        for row in csv.DictReader(sgd.open(encoding="utf-8"))
+        for row in csv.DictReader(sgd.read_text().splitlines())
     }
     found: dict[str, Any] = {}
-    rows = list(csv.DictReader(runs.open(encoding="utf-8")))
+    rows = list(csv.DictReader(runs.read_text().splitlines()))
     for t in (50, 100, 200):
         off = {}  # (model, family, P): deviation of two logits
         for row in rows:
@@ -224,40 +241,20 @@ def digest(runs: Path, sgd: Path) -> dict[str, Any]:
             z = torch.tensor([float(row[f"zo{t}_a"]) - a, float(row[f"zo{t}_b"]) - b])
             off[row["model"], row["dist"], int(row["P"])] = z.double()
         models, counts = (sorted({key[k] for key in off}) for k in (0, 2))
+
+        half = {
+            (m, P): (off[m, "gaussian", P] - off[m, "bernoulli", P]) / 2
+            for m in models
+            for P in counts
+        }
+        shared = {key: off[key[0], "gaussian", key[1]] - value for key, value in half.items()}
         found[str(t)] = {
             "P": counts,
-            "deviation": [
-                rounded(rms(torch.stack([z for k, z in off.items() if k[2] == P]))) for P in counts
-            ],
-            "by_model": {
-                m: [
-                    rounded(rms(torch.stack([z for k, z in off.items() if k[::2] == (m, P)])))
-                    for P in counts
-                ]
-                for m in models
-            },
-            "half_difference": [
-                rounded(
-                    rms(
-                        torch.stack(
-                            [off[m, "gaussian", P] - off[m, "bernoulli", P] for m in models]
-                        )
-                        / 2
-                    )
-                )
-                for P in counts
-            ],
-            "mean_of_families": [
-                rounded(
-                    rms(
-                        torch.stack(
-                            [off[m, "gaussian", P] + off[m, "bernoulli", P] for m in models]
-                        )
-                        / 2
-                    )
-                )
-                for P in counts
-            ],
+            "slope": slope_of_runs(off),
+            "deviation": [size(off, P) for P in counts],
+            "by_model": {m: [size(off, P, m) for P in counts] for m in models},
+            "half_difference": [size(half, P) for P in counts],
+            "mean_of_families": [size(shared, P) for P in counts],
         }
     return found
 

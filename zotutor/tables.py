@@ -17,6 +17,7 @@ NAMES = (
     "smollm2_snippets",
     "sst2_minilm",
     "step_size",
+    "study",
     "zo_step_cpu",
 )
 """The tables that ship."""

@@ -64,9 +64,9 @@ def spread_over_pairs(
 
     Args:
         P: (M,), numbers of perturbations.
-        panels: what the error is relative to -> kind of pair -> family -> the 10 %, 50 % and 90 %
-            quantiles, (M, 3). The band is that of the first family.
-        laws: what the error is relative to -> kind of pair -> median of the law (M,), dashed.
+        panels: title -> kind of pair -> family -> the 10 %, 50 % and 90 % quantiles, (M, 3). The
+            band is that of the first family.
+        laws: panel -> kind of pair -> median of the law (M,), dashed; not all panels need one.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.9), squeeze=False)
     counts = array(P)
@@ -84,10 +84,12 @@ def spread_over_pairs(
                     color=color,
                     label=f"{kind}, {family}",
                 )
-            ax.plot(counts, array(laws[title][kind]), color=THEORY, ls="--", lw=1.1)
+            if title in laws:
+                ax.plot(counts, array(laws[title][kind]), color=THEORY, ls="--", lw=1.1)
         ax.set_xscale("log")
         ax.set_yscale("log")
         count_ticks(ax, counts)
+        value_ticks(ax)
         ax.set_title(title)
         ax.set_xlabel("number of perturbations $P$")
     axes[0, 0].set_ylabel("error of $K_U$, median over pairs")

@@ -145,9 +145,10 @@ def run_deviations(models: Mapping[str, Mapping[str, Any]]) -> Figure:
         for position, (name, group) in enumerate((("signs", runs), ("Gaussian", others)), 1):
             x = array([run["P"] for run in group]) * 1.06 ** (2 * position - 3)  # side by side
             y = [run["deviation"][-1] for run in group]
-            left.plot(x, y, ls="", label=name, **look(position))
+            left.plot(x, y, ls="", label=name if group else None, **look(position))
         ends = model["law"]["rademacher"][-1] / np.sqrt(counts)
-        left.plot(counts, ends, color=THEORY, ls="--", label="law")
+        left.plot(counts, ends, color=THEORY, ls="--", marker="_", ms=12, label="law")
+        left.set_xlim(counts.min() / 1.5, counts.max() * 1.5)
         left.set_xscale("log")
         left.set_yscale("log")
         count_ticks(left, counts)
@@ -164,8 +165,9 @@ def run_deviations(models: Mapping[str, Mapping[str, Any]]) -> Figure:
                     right.plot(model["record"], run["deviation"], color=color, lw=0.8)
             law = array(model["law"]["rademacher"]) / np.sqrt(P)
             right.plot(model["record"], law, color=color, ls="--", label=f"law, $P = {P}$")
+        right.set_ylim(0.0, 1.25 * right.get_ylim()[1])  # room for the legend
         right.set_xlabel("step")
         right.set_ylabel("RMS over the logits")
         right.set_title("deviation of each run (thin)")
-        right.legend(fontsize=8)
+        right.legend(fontsize=8, ncols=2, loc="upper left")
     return fig
