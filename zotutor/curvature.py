@@ -151,6 +151,7 @@ def measure(
         NonFiniteLossError: for a loss that is NaN or infinite.
 
     Example:
+        >>> import torch
         >>> theta = torch.ones(40, requires_grad=True)
         >>> found = measure(lambda _: theta.square().sum() / 2, [theta], samples=4, seed=0)
         >>> [round(q) for q in found.rows[0].curvature]

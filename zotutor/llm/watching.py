@@ -33,7 +33,7 @@ class Watch:
         >>> watch = Watch(eps=1e-3, dtype=torch.float32)
         >>> said = [watch.saw(loss, [1.0]) for loss in [1.0, 1.1] * 10 + [3.0, 3.1] * 10]
         >>> [text.partition(":")[0] for text in said if text]
-        ['the loss has risen from 1.05 to 1.96']
+        ['the loss has risen from 1.05 to 3.05']
         """
         difference = 2 * self._eps * math.sqrt(sum(g * g for g in slopes) / len(slopes))
         self._drowned.append(difference <= 4 * self._spacing * abs(loss))
