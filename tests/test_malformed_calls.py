@@ -329,6 +329,37 @@ CALLS = {
             "eps": bad_for(POSITIVE),
         },
     ),
+    "gram": Call(
+        zo.gram,
+        lambda: _pair(tile=1),
+        {**ON_MODEL, "x_u": bad_for(INPUTS), "tile": bad_for(COUNT)},
+    ),
+    "alignments": Call(zo.alignments, _pair, ON_MODEL),
+    "effective_ranks": Call(
+        zo.effective_ranks, lambda: {"model": model(), "x": x()}, {"model": MODEL, "x": INPUTS}
+    ),
+    "kernel_error_laws": Call(
+        zo.kernel_error_laws,
+        lambda: _pair(P=2, directions=zo.Gaussian()),
+        {**ON_MODEL, "P": COUNT, "directions": DIRECTIONS},
+    ),
+    "sketch": Call(
+        zo.sketch,
+        lambda: {"model": model(), "x": x(), "P": 2, "seed": 0, "step": 1, "eps": 1e-3},
+        {"model": MODEL, "x": INPUTS, "P": COUNT, "seed": SEED, "eps": bad_for(POSITIVE)},
+    ),
+    "sketch_losses": Call(
+        zo.sketch_losses,
+        lambda: {
+            "losses": lambda: _loss_at[0].square().sum(1),
+            "params": _loss_at,
+            "P": 2,
+            "seed": 0,
+            "step": 1,
+            "eps": 1e-3,
+        },
+        {"params": PARAMS, "P": COUNT, "seed": SEED, "eps": bad_for(POSITIVE)},
+    ),
     "alignment": Call(zo.alignment, _jacobians, {"J_o": TENSOR, "J_u": TENSOR}),
     "effective_rank": Call(zo.effective_rank, lambda: {"K": torch.eye(V) + 0.1}, {"K": TENSOR}),
     "relative_frobenius": Call(zo.relative_frobenius, _blocks, {"K_hat": TENSOR, "K": TENSOR}),

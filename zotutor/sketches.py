@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .calling import called, finite_logits, model_of, refuse_nonfinite, resolve_model
-from .checks import check_batch, is_finite, place_of_nonfinite
+from .checks import check_batch, check_finite, is_finite, place_of_nonfinite
 from .closure import check, no_random_numbers
 from .directions import Directions, check_draw
 from .estimators import evaluate, resolve_eps
@@ -88,6 +88,10 @@ def sketch_at(
 ) -> Tensor:
     """:func:`sketch` of a resolved model; ``name`` is what errors call x."""
     eps = resolve_eps(eps, params)  # before any work
+    if (
+        x.is_floating_point() and not x.is_meta
+    ):  # a slope at infinity may be 0, where the derivative is NaN
+        check_finite(name, x)
     finite_logits(params, x, name)
     found = _slopes(lambda: called(model_of(params), x), params, P, family, seed, step, eps)
     return refuse_nonfinite(found, params, x, name)
