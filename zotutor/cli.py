@@ -281,7 +281,8 @@ def _rate(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"lr: given {text!r}, expected a number, or auto") from None
+        says = f"given {text!r}, expected a number, or auto"
+        raise typer.BadParameter(says, param_hint="--lr") from None
 
 
 @contextmanager
