@@ -274,6 +274,10 @@ def _planned(losses: Any, params: Any, **more: Any) -> Tensor:
     return torch.tensor([found.lr, found.eps, found.steps])  # hours and memory are the machine's
 
 
+def _of_a_batch(bad: Bad) -> Callable[[Any], Any]:
+    return lambda _: lambda number: bad.make(None)()
+
+
 def _leaf() -> list[Tensor]:
     return [matrix(3, 2).requires_grad_()]
 
@@ -477,7 +481,7 @@ CALLS = {
         },
         {
             "losses": [
-                Bad(bad.name, lambda _, bad=bad: lambda number: bad.make(None)())
+                Bad(bad.name, _of_a_batch(bad))
                 for bad in LOSS
                 if bad.name not in ("none", "a_tensor", "returns_vector")
             ]
