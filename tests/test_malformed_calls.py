@@ -269,6 +269,15 @@ def _minimized(params: Any, lr: Any, loss: Any = None, **more: Any) -> Tensor:
     return optimizer.step(loss or (lambda: made[0].square().sum()))
 
 
+def _planned(losses: Any, params: Any, **more: Any) -> Tensor:
+    found = zo.plan(losses, params, **more)
+    return torch.tensor([found.lr, found.eps, found.steps])  # hours and memory are the machine's
+
+
+def _of_a_batch(bad: Bad) -> Callable[[Any], Any]:
+    return lambda _: lambda number: bad.make(None)()
+
+
 def _leaf() -> list[Tensor]:
     return [matrix(3, 2).requires_grad_()]
 
@@ -455,6 +464,36 @@ CALLS = {
             "P": COUNT,
             "samples": COUNT,
             "seed": SEED,
+        },
+    ),
+    "plan": Call(
+        _planned,
+        lambda: {
+            "losses": lambda number: _loss_at[0].square().sum(1),
+            "params": _loss_at,
+            "steps": 10,
+            "P": 1,
+            "batch_size": 2,
+            "eps": 1e-3,
+            "samples": 4,
+            "seed": 0,
+            "directions": None,
+        },
+        {
+            "losses": [
+                Bad(bad.name, _of_a_batch(bad))
+                for bad in LOSS
+                if bad.name not in ("none", "a_tensor", "returns_vector")
+            ]
+            + bads(none=None, a_tensor=lambda _: torch.tensor(1.0)),
+            "params": PARAMS,
+            "steps": COUNT,
+            "P": COUNT,
+            "batch_size": bad_for(COUNT),
+            "eps": bad_for(POSITIVE),
+            "samples": COUNT,
+            "seed": INTEGER,
+            "directions": DIRECTIONS,
         },
     ),
     "plan_perturbations": Call(

@@ -240,7 +240,7 @@ def digest(runs: Path, sgd: Path) -> dict[str, Any]:
             a, b = end[row["model"], t]
             z = torch.tensor([float(row[f"zo{t}_a"]) - a, float(row[f"zo{t}_b"]) - b])
             off[row["model"], row["dist"], int(row["P"])] = z.double()
-        models, counts = (sorted({key[k] for key in off}) for k in (0, 2))
+        models, counts = sorted({key[0] for key in off}), sorted({key[2] for key in off})
 
         half = {
             (m, P): (off[m, "gaussian", P] - off[m, "bernoulli", P]) / 2

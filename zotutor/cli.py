@@ -187,9 +187,24 @@ def plan(
     """
     if error is not None or inputs is not None or kernel:
         warn("plan --error is now zotutor perturbations --error, and goes in the next version")
-        rest = (length, seed, dtype, device, kind, revision, data_revision)
-        counts = (0.5 if error is None else error, 8 if inputs is None else inputs)
-        perturbations(context, model, task, data, *counts, directions, samples or 64, kernel, *rest)
+        perturbations(
+            context,
+            model,
+            task,
+            data,
+            error=0.5 if error is None else error,
+            inputs=8 if inputs is None else inputs,
+            directions=directions,
+            samples=samples or 64,
+            kernel=kernel,
+            length=length,
+            seed=seed,
+            dtype=dtype,
+            device=device,
+            kind=kind,
+            revision=revision,
+            data_revision=data_revision,
+        )
         return
     with reported(context):
         if budget is None and steps is None:

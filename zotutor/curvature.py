@@ -97,6 +97,7 @@ class _Prober:
     def _checked(self, found: Any) -> np.ndarray[Any, Any]:
         if (
             not isinstance(found, Tensor)
+            or found.is_meta
             or found.dim() > 1
             or found.numel() == 0
             or not found.is_floating_point()

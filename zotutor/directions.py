@@ -123,8 +123,8 @@ class Direction:
 
         Called without gradients.
         """
-        if self.parts_fit(thetas):
-            return torch._foreach_add(thetas, self.parts, alpha=c)
+        if self.parts is not None and self.parts_fit(thetas):
+            return torch._foreach_add(list(thetas), self.parts, alpha=c)
         return [self.perturbed(i, theta, c) for i, theta in enumerate(thetas)]
 
     def parts_fit(self, thetas: Sequence[Tensor]) -> bool:

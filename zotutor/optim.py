@@ -364,7 +364,7 @@ class ZOSGD(Optimizer):
         lr = float(group["lr"])
         if lr:
             updates = weighted_sums(drawn, [-lr / self.P * g for g in coefficients])
-            torch._foreach_add_(thetas, updates)
+            torch._foreach_add_(list(thetas), list(updates))
         return True
 
     def _apply(

@@ -16,7 +16,6 @@ NAMES = (
     "mnist_fidelity",
     "smollm2_snippets",
     "sst2_minilm",
-    "step_size",
     "study",
     "zo_step_cpu",
 )

@@ -8,11 +8,12 @@ direction is drawn where its parameter is, with the numbers that belong to its p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from small import CAUSAL, network, toy_task, word_tokenizer
+from torch import Tensor
 
 import zotutor as zo
 from zotutor.directions import Directions
@@ -83,11 +84,16 @@ def test_a_step_asks_for_no_one_device(family: Directions, monkeypatch: pytest.M
         model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 600))
         optimizer = zo.ZOSGD(model.parameters(), 1e-3, P=P, directions=family, seed=0)
         x = torch.ones(1, 4)
-        optimizer.step(lambda model=model, x=x: model(x).square().mean())
+
+        def loss(model: torch.nn.Module = model, x: Tensor = x) -> Tensor:
+            return cast(Tensor, model(x).square().mean())
+
+        def losses(n: int, model: torch.nn.Module = model, x: Tensor = x) -> Tensor:
+            return cast(Tensor, model(x.repeat(n, 1)).square().mean(1))
+
+        optimizer.step(loss)
         if isinstance(family, zo.LowRank):
-            optimizer.step_batched(
-                lambda n, model=model, x=x: model(x.repeat(n, 1)).square().mean(1)
-            )
+            optimizer.step_batched(losses)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f != zo.Sphere()], ids=repr)

@@ -138,12 +138,13 @@ def _drawn_where_layers_compute(adapted: nn.Module) -> None:
     So they are the same wherever the layers of the base are.
     """
     for module in adapted.modules():
-        if not hasattr(module, "reset_lora_parameters"):
+        reset: Any = getattr(module, "reset_lora_parameters", None)
+        if reset is None:
             continue
         for part in module.modules():
             if any(p.is_meta and p.requires_grad for p in part.parameters(recurse=False)):
                 part.to_empty(device=first_device(module), recurse=False)
-        module.reset_lora_parameters("default", True)
+        reset("default", True)
 
 
 @torch.no_grad()
