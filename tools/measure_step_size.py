@@ -48,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 32,
         "batch_size": 4,
         "seeds": 2,
+        "samples": 16,
         "lrs": [1e-4, 2e-4, 5e-5, 4e-4, 2.5e-5, 8e-4],
     },
 }
@@ -182,7 +183,8 @@ def compared(name: str, family: str, folder: Path) -> dict[str, Any] | None:
     if not losses:
         return None
     model, of_run = made(name, settings["batch_size"])
-    options = {"steps": settings["steps"], "directions": FAMILIES[family], "samples": 64}
+    options = {"steps": settings["steps"], "directions": FAMILIES[family]}
+    options["samples"] = settings.get("samples", 64)
     plans = [zo.plan(of_run(777 + seed), model, **options, seed=seed) for seed in range(3)]
     loss = sum(plan.loss.value for plan in plans) / 3
     best = min(losses, key=lambda lr: losses[lr][0])

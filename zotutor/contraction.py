@@ -55,6 +55,7 @@ def contracted_constant(
     For a run so short that g barely changes use the constant of :func:`~zotutor.trajectory`.
 
     Example:
+        >>> from zotutor import Gaussian
         >>> one = torch.ones(1, 1)
         >>> c = [
         ...     contracted_constant(
@@ -119,6 +120,7 @@ def quadratic_deviation(
         TypeError, ValueError: for arguments out of range, or shapes that do not fit.
 
     Example:
+        >>> from zotutor import Gaussian
         >>> one = torch.ones(1, 1)
         >>> quadratic_deviation(one, one[0], H=one, lr=0.5, steps=1, P=2, directions=Gaussian())
         1.0

@@ -93,6 +93,7 @@ def pair_variance(
             without ``shapes``.
 
     Example:
+        >>> from zotutor import Gaussian, Rademacher
         >>> e = torch.eye(2)
         >>> pair_variance(e, e, directions=Gaussian()), pair_variance(e, e, directions=Rademacher())
         (6.0, 2.0)
@@ -118,6 +119,7 @@ def pair_terms(
     """The terms of :func:`pair_variance`; arguments and errors as there.
 
     Example:
+        >>> from zotutor import Rademacher
         >>> pair_terms(torch.eye(2), torch.eye(2), directions=Rademacher())
         PairTerms(norms=4.0, aligned=2.0, excess=-4.0)
     """
@@ -227,6 +229,7 @@ def kernel_error_law(
     For a model whose Jacobian is too large use :func:`~zotutor.estimate_kernel_error`.
 
     Example:
+        >>> from zotutor import Gaussian
         >>> kernel_error_law(torch.eye(2), torch.eye(2), P=6, directions=Gaussian())
         1.0
     """
@@ -270,6 +273,7 @@ def dynamics_error_law(
         TypeError, ValueError: for P < 1, shapes that do not fit or numbers that are not finite.
 
     Example:
+        >>> from zotutor import Gaussian
         >>> g = torch.tensor([1.0, 0.0])
         >>> dynamics_error_law(torch.eye(2), torch.eye(2), g, P=3, directions=Gaussian(), lr=1.0)
         1.0
@@ -440,6 +444,7 @@ def perturbations_needed(
         TypeError, ValueError: for arguments out of range.
 
     Example:
+        >>> from zotutor import Gaussian
         >>> perturbations_needed(0.5, alignment=0.034, directions=Gaussian())
         122
     """

@@ -527,7 +527,7 @@ def test_a_prompt_longer_than_the_model_reads_leaves_no_folder(
     refused(zotutor("finetune", *arguments()), 1, says)
     assert not (tmp_path / "run").exists()
     given = ["--model", model, "--task", "sst2", "--data", data]
-    refused(zotutor("plan", *given), 1, says)
+    refused(zotutor("perturbations", *given), 1, says)
     refused(zotutor("perturbations", *given), 1, says)
     says = "inputs: given -1, expected at least 1"
     refused(zotutor("perturbations", *given, "--inputs", -1), 1, says)

@@ -180,7 +180,7 @@ def test_a_task_of_short_answers_is_learned(tmp_path: Path) -> None:
         "P": 8,
         "batch_size": 8,
     }
-    run = tuned(model, tmp_path / "run", answers(), objective=objective, batch_size=8, **options)
+    run = tuned(model, tmp_path / "run", answers(), objective=objective, **options)
     assert sum(run.losses[-10:]) < sum(run.losses[:10]) - 2
     again = network(CAUSAL["rotary"])
     assert replay(tmp_path / "run", again).sha256 == weights_hash(model)
