@@ -220,6 +220,7 @@ def from_measured(
     values = quantities(moments(found, rows, batch_size=batch_size))
     with np.errstate(invalid="ignore"):
         errors = np.std(np.array(drawn), axis=0)
+    errors[~np.isfinite(errors)] = math.inf  # in some of the resamples there is no signal
     limit, off, loss, slope, share, *trace = (
         Estimated(v, float(e)) for v, e in zip(values, errors, strict=True)
     )

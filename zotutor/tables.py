@@ -16,6 +16,7 @@ NAMES = (
     "mnist_fidelity",
     "smollm2_snippets",
     "sst2_minilm",
+    "step_size",
     "study",
     "zo_step_cpu",
 )
@@ -328,5 +329,35 @@ def smollm2_as_markdown(table: dict[str, Any]) -> str:
             seconds = sum(run["seconds"] for run in runs) / len(runs)
             ledger = runs[0]["ledger_bytes"]
             cells[6:] = [f"{loss:.2f}", f"{seconds:.0f}", f"{ledger:,}" if ledger else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def step_size_as_markdown(table: dict[str, Any]) -> str:
+    """The table "step_size" in Markdown, a row for each model and family of directions.
+
+    Args:
+        table: as ``table("step_size")`` returns.
+
+    Returns:
+        A header, and a row each: parameters, steps, batch; the border of divergence, predicted
+        (geometric mean of a few plans) and measured, and their ratio; the automatic learning rate,
+        the best of a sweep, and their ratio.
+
+    Example:
+        >>> lines = step_size_as_markdown(table("step_size")).splitlines()
+        >>> lines[2].startswith("| digits, signs |")
+        True
+    """
+    names = {"digits": "digits", "tiny": "tiny language model", "smollm2": "SmolLM2"}
+    signs = {"rademacher": "signs", "gaussian": "normal"}
+    titles = ("", "$d$", "$T$", "$B$", "border, predicted", "measured", "ratio")
+    lines = ["| " + " | ".join((*titles, "automatic $\\eta$", "best of sweep", "ratio")) + " |"]
+    lines.append("|:--|" + "--:|" * 9)
+    for row in table["rows"]:
+        cells = [f"{names[row['model']]}, {signs[row['family']]}", f"{row['d']:,}"]
+        cells += [str(row["steps"]), str(row["batch_size"])]
+        for found, wanted in (("predicted", "measured"), ("automatic", "best")):
+            cells += [f"{row[found]:.2g}", f"{row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
