@@ -98,7 +98,11 @@ def test_a_function_of_logits() -> None:
         tuned(network(CAUSAL["rotary"]), objective=o, eps=1e-3)
         for o in ("loss", own, lambda z, y: 0.5 * own(z, y))
     ]
-    assert runs[1].losses == pytest.approx(runs[0].losses, rel=1e-6)
+    assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=1e-6)
+    # From then on a loss's last bit, 1e-7, is divided by eps and moves the weights by lr times that
+    # (3e-4 of the loss with other kernels of the same product).
+    assert runs[1].losses == pytest.approx(runs[0].losses, abs=2e-3)
+    assert abs(runs[2].losses[-1] * 2 - runs[0].losses[-1]) > 1e-2
     assert runs[2].losses[0] == pytest.approx(runs[0].losses[0] / 2, rel=1e-6)
 
 
