@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .llm import lm, packages, tasks
 from .llm.adapters import add_adapter, load_adapter
 from .llm.doctor import diagnose
 from .llm.finetuning import finetune as run_finetune
+from .llm.finetuning import progress_bar, reporting
 from .llm.learning_rate import plan as plan_run
 from .llm.learning_rate import reason
 from .llm.preparing import prepare
@@ -214,8 +215,10 @@ def plan(
         given: dict[str, Any] = {"budget": budget, "steps": steps, "P": P, "eps": eps}
         given |= {"batch_size": batch_size, "length": length, "kind": kind.value}
         given |= {"directions": family, "samples": samples, "seed": seed}
-        with _measuring() as told:
-            found = plan_run(model_, tokenizer, task_, **given, progress=told)
+        with progress_bar(1, sys.stderr.isatty(), unit="loss") as bar:
+            found = plan_run(
+                model_, tokenizer, task_, **given, progress=reporting(bar, "measuring")
+            )
         say(str(found))
 
 
@@ -252,8 +255,10 @@ def doctor(
         given: dict[str, Any] = {"steps": steps, "lr": _rate(lr), "P": P, "eps": eps}
         given |= {"batch_size": batch_size, "length": length, "kind": kind.value}
         given |= {"directions": family, "samples": samples, "seed": seed, "first_order": adamw}
-        with _measuring() as told:
-            found = diagnose(model_, tokenizer, task_, **given, progress=told)
+        with progress_bar(1, sys.stderr.isatty(), unit="loss") as bar:
+            found = diagnose(
+                model_, tokenizer, task_, **given, progress=reporting(bar, "measuring")
+            )
         say(str(found))
 
 
@@ -283,21 +288,6 @@ def _rate(text: str) -> float | None:
     except ValueError:
         says = f"given {text!r}, expected a number, or auto"
         raise typer.BadParameter(says, param_hint="--lr") from None
-
-
-@contextmanager
-def _measuring() -> Iterator[Callable[[int, int], None]]:
-    """A bar of forward passes on a terminal; elsewhere nothing."""
-    from tqdm import tqdm
-
-    show = sys.stderr.isatty()
-    with tqdm(disable=not show, file=sys.stderr, unit="loss", desc="measuring") as bar:
-
-        def told(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        yield told
 
 
 @app.command(short_help="How many perturbations one step needs for a relative error.")

@@ -157,10 +157,10 @@ def zo_entk(
     """
     check_batch("x_o", x_o)
     check_batch("x_u", x_u)
-    check_draw(directions, P=P, seed=seed, step=step)
+    family = check_draw(directions, P=P, seed=seed, step=step)
     params = resolve_model(model)
     if eps is not None:
-        draw = (P, check_draw(directions, P=P, seed=seed, step=step), seed, step, eps)
+        draw = (P, family, seed, step, eps)
         S_u = sketch_at(params, x_u, "x_u", *draw)
         return product(S_u if x_o is x_u else sketch_at(params, x_o, "x_o", *draw), S_u)
     J_o, J_u = jacobian_at(params, x_o, "x_o"), jacobian_at(params, x_u, "x_u")

@@ -88,9 +88,8 @@ def sketch_at(
 ) -> Tensor:
     """:func:`sketch` of a resolved model; ``name`` is what errors call x."""
     eps = resolve_eps(eps, params)  # before any work
-    if (
-        x.is_floating_point() and not x.is_meta
-    ):  # a slope at infinity may be 0, where the derivative is NaN
+    # a slope at infinity may be 0, where the derivative is NaN
+    if x.is_floating_point() and not x.is_meta:
         check_finite(name, x)
     finite_logits(params, x, name)
     found = _slopes(lambda: called(model_of(params), x), params, P, family, seed, step, eps)
@@ -150,7 +149,7 @@ def sketch_losses(
             )
         return values
 
-    rows = _slopes(checked, found, P, family, seed, step, eps)
+    rows = _slopes(checked, found, P, family, seed, step, resolve_eps(eps, found))
     if not is_finite(rows):
         raise ValueError(
             f"losses: their slopes are {place_of_nonfinite(rows)}; look at the losses themselves, "
@@ -166,10 +165,9 @@ def _slopes(
     family: Directions,
     seed: int,
     step: int,
-    eps: float | None,
+    eps: float,
 ) -> Tensor:
     """The slopes of values (...) along P directions over sqrt(P): (..., P)."""
-    eps = resolve_eps(eps, params)
     columns = []
     with probing(params) as mode, no_random_numbers():
         _check_values(values, mode, family, seed, step, eps)

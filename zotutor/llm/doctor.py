@@ -19,8 +19,9 @@ from zotutor.probe import perturbed
 from zotutor.run_planning import Plan, from_measured
 from zotutor.streams import Stream, uniforms
 
+from .devices import first_device
 from .evaluation import check_labels, right_answers, texts_of
-from .learning_rate import Size, example_losses
+from .learning_rate import Size, example_losses, scored
 from .lm import Kind
 from .preparing import Prepared, prepare
 from .stepping import Batches, FirstOrder
@@ -155,9 +156,7 @@ def _objective_losses(
     wanted = objective
 
     def losses(number: int) -> Tensor:
-        tokens, labels = batches(number)
-        device = next(prepared.rows.parameters()).device
-        return wanted(prepared.rows(tokens.to(device)).float(), labels.to(device))
+        return wanted(*scored(prepared, batches(number)))
 
     return losses
 
@@ -329,5 +328,5 @@ def _adamw(prepared: Prepared, batches: Batches) -> Finding:
 
 
 def _to_device(rows: nn.Module, batch: tuple[Tensor, Tensor]) -> Iterator[Tensor]:
-    device = next(rows.parameters()).device
+    device = first_device(rows)
     return (part.to(device) for part in batch)

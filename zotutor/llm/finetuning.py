@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -227,7 +227,7 @@ def finetune(
     session = _Session(prepared, evaluated, batches, stepper, options, ranks)
     folder = session.folder(task, output)
     begun = time.perf_counter()
-    with folder, _bar(options.steps, progress and ranks.rank == 0) as bar:
+    with folder, progress_bar(options.steps, progress and ranks.rank == 0) as bar:
         losses = session.run(folder, bar)
         evaluations = sorted(folder.evaluations.items())
         folder.finish(model, tokenizer, save=save)
@@ -267,13 +267,7 @@ def _chosen(
         recorded = read_config(folder)
         return _Chosen(recorded["lr"], recorded["eps"] if eps is None else eps, None)
     momentum = optimizer.param_groups[0]["momentum"]
-    with _bar(1, progress and ranks.rank == 0, unit="loss") as bar:
-
-        def told(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        bar.set_description("measuring a learning rate")
+    with progress_bar(1, progress and ranks.rank == 0, unit="loss") as bar:
         try:
             found = plan_run(
                 prepared,
@@ -285,7 +279,7 @@ def _chosen(
                 eps=optimizer.eps,
                 enlarge=eps is None,
                 seed=options.seed,
-                progress=told,
+                progress=reporting(bar, "measuring a learning rate"),
             )
         except ValueError as error:
             error.add_note("No learning rate could be chosen; give lr.")
@@ -509,7 +503,7 @@ def _about(device: torch.device, model: nn.Module) -> dict[str, Any]:
     return found if adapter is None else found | {"adapter": adapter}
 
 
-def _bar(steps: int, progress: bool, *, unit: str = "step") -> Any:
+def progress_bar(steps: int, progress: bool, *, unit: str = "step") -> Any:
     """A bar on standard error in a terminal, in a notebook on standard output."""
     from tqdm import tqdm
 
@@ -520,3 +514,14 @@ def _bar(steps: int, progress: bool, *, unit: str = "step") -> Any:
         unit=unit,
         file=sys.stdout if notebook else sys.stderr,
     )
+
+
+def reporting(bar: Any, title: str) -> Callable[[int, int], None]:
+    """Let a bar show how many forward passes were made, and how many there will be."""
+
+    def told(done: int, total: int) -> None:
+        bar.total, bar.n = total, done
+        bar.refresh()
+
+    bar.set_description(title)
+    return told

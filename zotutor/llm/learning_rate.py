@@ -15,6 +15,7 @@ from zotutor.estimators import default_eps
 from zotutor.run_planning import SHARE, Plan, steps_of
 from zotutor.run_planning import plan as plan_losses
 
+from .devices import first_device
 from .evaluation import check_labels, texts_of
 from .lm import Kind
 from .preparing import Prepared, prepare
@@ -42,14 +43,19 @@ class Size(NamedTuple):
 
 def example_losses(prepared: Prepared, batches: Batches) -> Losses:
     """The cross-entropy of each example of a batch, of batches that no run draws."""
-    device = next(prepared.rows.parameters()).device
 
     def losses(number: int) -> Tensor:
-        tokens, labels = batches(_FIRST + number)
-        logits = prepared.rows(tokens.to(device)).float()  # (N, V)
-        return nn.functional.cross_entropy(logits, labels.to(device), reduction="none")
+        logits, labels = scored(prepared, batches(_FIRST + number))
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
 
     return losses
+
+
+def scored(prepared: Prepared, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A batch's logits (N, V), in float32, and its labels (N,), on the logits' device."""
+    tokens, labels = batch
+    logits = prepared.rows(tokens.to(first_device(prepared.rows))).float()
+    return logits, labels.to(logits.device)
 
 
 def plan_run(
