@@ -19,16 +19,19 @@ import zotutor as zo
 from zotutor.directions import Directions
 from zotutor.llm import add_adapter, finetune, load_adapter, replay, weights_hash
 from zotutor.llm.devices import first_device
+from zotutor.llm.learning_rate import example_losses
+from zotutor.llm.preparing import prepare
+from zotutor.llm.stepping import Batches
 from zotutor.parameters import Parameters
 
 accelerate = pytest.importorskip("accelerate")
 pytest.importorskip("transformers", reason="the extra `llm` is not installed")
 
 
-def on_disk(folder: Path) -> Any:
+def on_disk(folder: Path, **elsewhere: str) -> Any:
     """A Llama whose first layer and head are on disk but while they compute."""
     places = {"model.embed_tokens": "cpu", "model.layers.0": "disk", "model.layers.1": "cpu"}
-    places |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk"}
+    places |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk"} | elsewhere
     return accelerate.dispatch_model(
         network(CAUSAL["rotary"]),
         device_map=places,
@@ -113,3 +116,17 @@ def test_a_batch_begins_where_the_first_layer_computes(tmp_path: Path) -> None:
     assert first_device(on_disk(tmp_path)) == torch.device("cpu")
     nothing = torch.nn.Linear(2, 2, device="meta")
     assert first_device(nothing) == torch.device("cpu")
+
+
+def test_losses_to_plan_by_of_a_base_whose_embedding_is_on_disk(tmp_path: Path) -> None:
+    """The first parameter is on "meta" until its layer computes: a batch cannot follow it there."""
+    embedding = {"model.embed_tokens": "disk"}
+    found = []
+    for model in (network(CAUSAL["rotary"]), on_disk(tmp_path, **embedding)):
+        texts = [example.text for example in toy_task().train]
+        prepared = prepare(model, word_tokenizer(), toy_task().words, texts)
+        batches = Batches(prepared.prompts.ids(texts), [0] * len(texts), size=4, seed=0)
+        with torch.no_grad():
+            found.append(example_losses(prepared, batches)(0))
+    assert next(model.parameters()).is_meta
+    assert torch.equal(*found)
