@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from zotutor.llm.runs.disk import write_json
 
 from . import machine
 from .runner import Comparison, measure, peak_of
@@ -47,9 +48,7 @@ def write(record: dict[str, Any], folder: Path) -> Path:
     """Write a record to ``folder``/MACHINE/NAME.json, replacing the one before it."""
     path = folder / machine.folder_name(record["machine"]) / f"{record['comparison']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_json(path, record)
     return path
 
 

@@ -191,6 +191,8 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
+    from zotutor.llm.runs.disk import write_json
+
     cases = []
     for name in CASES:
         print(name, flush=True)
@@ -204,9 +206,7 @@ def main() -> None:
         "cases": cases,
     }
     if args.json:
-        aside = args.json.with_suffix(".part")
-        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        aside.replace(args.json)
+        write_json(args.json, record)
 
 
 if __name__ == "__main__":

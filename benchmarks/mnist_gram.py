@@ -10,7 +10,6 @@ processor time what it costs.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 import zotutor as zo
+from zotutor.llm.runs.disk import write_json
 
 from . import machine
 
@@ -72,9 +72,7 @@ def main() -> None:
         "rows": rows,
     }
     if args.json:
-        aside = args.json.with_suffix(".part")
-        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        aside.replace(args.json)
+        write_json(args.json, record)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ many copies.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import json
 import os
 import platform
 import statistics
@@ -33,20 +31,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import zotutor as zo
+from benchmarks import machine, models
+from benchmarks.step import BASE, BOTH, FOUR, NORMALS, language_losses, ways
+from zotutor.llm.runs.disk import write_json
 
-MODELS = {
-    "opt-tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "opt-125m": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "opt-350m-wide": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
-    "opt-1.3b": {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32},
-    "opt-13b": {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40},
-    "opt-30b": {"hidden_size": 7168, "num_hidden_layers": 48, "num_attention_heads": 56},
-}
+MODELS = {name.lower().replace(" ", "-"): name for name in models.OPT}
 SHAPES = ((16, 64), (4, 32))
 """Batches: sentences x tokens."""
-BASE = "two forward passes"
-BOTH, FOUR = "LowRank(1), both signs in one batch", "LowRank(1), P = 4 in one batch"
+VOCABULARY = 50_000
 COPIES = {BOTH: 2, FOUR: 8}
 """How many copies of the batch a forward holds; 1 for the other steps."""
 LIMITS = {
@@ -58,106 +50,14 @@ LIMITS = {
 """Largest ratio to two forward passes."""
 
 
-def make_model(name: str, dtype: torch.dtype, device: str) -> nn.Module:
+def make_model(args: argparse.Namespace) -> nn.Module:
     """The configuration of an OPT model with random weights, in eval mode."""
-    from transformers import OPTConfig, OPTForCausalLM
-
-    shape: Any = MODELS[name]
-    config = OPTConfig(
-        vocab_size=50272,
-        ffn_dim=4 * shape["hidden_size"],
-        word_embed_proj_dim=shape["hidden_size"],
-        max_position_embeddings=2048,
-        **shape,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            with torch.device(device):
-                model = OPTForCausalLM(config)
-        finally:
-            torch.set_default_dtype(default)
-    return model.eval()
-
-
-def losses_of(model: nn.Module, tokens: Tensor) -> Callable[[int], Tensor]:
-    """A function from a number of copies of the batch to the language-model loss of each copy.
-
-    Sentence by sentence: the log-softmax of all would take as much memory again as the logits.
-    """
-
-    def losses(copies: int) -> Tensor:
-        repeated = tokens.repeat(copies, 1)
-        logits = model(input_ids=repeated, use_cache=False).logits
-        each = [
-            nn.functional.cross_entropy(z[:-1].float(), ids[1:])
-            for z, ids in zip(logits, repeated, strict=True)
-        ]
-        return torch.stack(each).view(copies, -1).mean(1)
-
-    return losses
-
-
-def seed_replay_step(model: nn.Module, loss: Callable[[], Tensor], lr: float, eps: float) -> None:
-    """The usual implementation: move all weights in place along replayed normals, four times."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    generator = torch.Generator(device=parameters[0].device)
-
-    def move(scale: float) -> None:
-        generator.manual_seed(0)
-        for p in parameters:
-            z = torch.normal(0.0, 1.0, p.shape, generator=generator, dtype=p.dtype, device=p.device)
-            p.data = p.data + scale * z
-
-    with torch.no_grad():
-        move(eps)
-        above = loss()
-        move(-2 * eps)
-        below = loss()
-        move(eps)
-        move(-lr * float(above - below) / (2 * eps))
+    return models.opt(MODELS[args.model], args.device, getattr(torch, args.dtype))
 
 
 def steps_for(model: nn.Module, tokens: Tensor) -> dict[str, Callable[[], Any]]:
     """Each way to take a step, by name; the first is two forward passes."""
-    losses = losses_of(model, tokens)
-
-    def loss() -> Tensor:
-        return losses(1)[0]
-
-    def two_forwards() -> None:
-        with torch.no_grad():
-            loss()
-            loss()
-
-    dense = zo.ZOSGD(model.parameters(), 1e-7, seed=0)
-    normal = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.Gaussian())
-    low_rank = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.LowRank(1))
-    four = zo.ZOSGD(model.parameters(), 1e-7, seed=0, directions=zo.LowRank(1), P=4)
-    eps = dense.eps
-    return {
-        BASE: two_forwards,
-        "Rademacher": lambda: dense.step(loss),
-        "Gaussian": lambda: normal.step(loss),
-        "LowRank(1), one after the other": lambda: low_rank.step(loss),
-        BOTH: lambda: low_rank.step_batched(losses),
-        FOUR: lambda: four.step_batched(losses),
-        "seed replay in place": lambda: seed_replay_step(model, loss, 1e-7, eps),
-    }
-
-
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-
-
-def allocate(options: dict[int, int]) -> None:
-    """Set options of glibc's malloc, by number; elsewhere do nothing."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for option, value in options.items():
-                mallopt(option, value)
+    return ways(model, language_losses(model, tokens), also=[NORMALS, BOTH, FOUR])
 
 
 def seconds(step: Callable[[], Any], device: str) -> float:
@@ -177,10 +77,9 @@ def peak_of(step: Callable[[], Any], device: str) -> int:
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
+    machine.forget_peak()
     step()
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) << 10
+    return machine.resident_bytes(peak=True)
 
 
 def memory_of(name: str, copies: int, batch: str, args: argparse.Namespace) -> int:
@@ -195,18 +94,12 @@ def memory_of(name: str, copies: int, batch: str, args: argparse.Namespace) -> i
 def peak_in_this_process(model: nn.Module, name: str, copies: int, batch: str, device: str) -> int:
     """Peak memory of one step (or of inference on ``copies``) with the model at hand."""
     rows, length = map(int, batch.split("x"))
-    tokens = batch_of(rows, length, device)
+    tokens = models.batch_of(rows, length, device, VOCABULARY)
     step = steps_for(model, tokens)[name]
     if name == BASE:
-        losses = losses_of(model, tokens)
+        losses = language_losses(model, tokens)
         step = torch.no_grad()(lambda: losses(copies))
     return peak_of(step, device)
-
-
-def batch_of(rows: int, length: int, device: str) -> Tensor:
-    """Random tokens (rows, length)."""
-    source = torch.Generator().manual_seed(1)
-    return torch.randint(5, 50000, (rows, length), generator=source).to(device)
 
 
 def times_of(
@@ -227,7 +120,7 @@ def times_of(
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """The table: printed, and returned with what it was measured on."""
-    model = make_model(args.model, getattr(torch, args.dtype), args.device)
+    model = make_model(args)
     parameters = list(model.parameters())
     largest = max(p.numel() * p.element_size() for p in parameters)
     d = sum(p.numel() for p in parameters)
@@ -244,7 +137,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for shape in SHAPES:
         batch = f"{shape[0]}x{shape[1]}"
         print(f"\n{shape[0]} x {shape[1]} tokens, {args.rounds} rounds")
-        times = times_of(steps_for(model, batch_of(*shape, args.device)), batch, args)
+        times = times_of(
+            steps_for(model, models.batch_of(*shape, args.device, VOCABULARY)), batch, args
+        )
         for name, found in times.items():
             row: dict[str, Any] = {
                 "batch": batch,
@@ -319,22 +214,18 @@ def main() -> None:
     ]
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        allocate(
-            {MMAP_THRESHOLD: 1 << 16}
-        )  # freed memory is given back at once: only tensors count
-        model = make_model(args.model, getattr(torch, args.dtype), args.device)
+        machine.return_freed_memory()
+        model = make_model(args)
         print(peak_in_this_process(model, args.memory_of, args.copies, args.shape, args.device))
         return
-    allocate({TRIM_THRESHOLD: (1 << 31) - 1, MMAP_MAX: 0})  # freed memory stays with the process
+    machine.keep_freed_memory()
     record = measure(args)
     print()
     for limit in record["limits"]:
         met = "met" if limit["met"] else "NOT MET"
         print(f"  {limit['name']}: {limit['value']}, limit {limit['limit']}: {met}")
     if args.json:
-        aside = args.json.with_suffix(".part")
-        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        aside.replace(args.json)
+        write_json(args.json, record)
 
 
 if __name__ == "__main__":

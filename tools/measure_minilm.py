@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from zotutor.dynamics import cross_entropy_gradient
 from zotutor.fidelity import pair_law
 from zotutor.kernels import product
 from zotutor.llm.dynamics import step_fidelity
+from zotutor.llm.runs.disk import write_json
 from zotutor.llm.tasks import Example
 
 OUTPUT = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "minilm_kernel.json"
@@ -215,7 +215,7 @@ def main() -> None:
         "directions": "Rademacher",
         "models": models,
     }
-    given.output.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output, table)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from zotutor.fidelity import (
     pair_law,
     pairs_of_classes,
 )
+from zotutor.llm.runs.disk import write_json
 
 OUTPUT = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "mnist_fidelity.json"
 COUNTS = (1, 5, 25, 125, 625)
@@ -274,17 +275,10 @@ def main() -> None:
     if given.part != "theirs":
         table |= ours(split, given.draws)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    write(given.output, table)
+    write_json(given.output, table)
     if given.part != "ours":
         for found in theirs(split, table.get("theirs", {})):
-            write(given.output, table | {"theirs": found})
-
-
-def write(path: Path, table: dict[str, Any]) -> None:
-    """A file is there as a whole, or not at all."""
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+            write_json(given.output, table | {"theirs": found})
 
 
 def ours(split: Split, draws: int) -> dict[str, Any]:

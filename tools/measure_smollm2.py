@@ -123,10 +123,10 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, one thread; torch {torch.__version__}",
     }
+    from zotutor.llm.runs.disk import write_json
+
     path = folder / f"{label(name, seed, changes)}.json"
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(found) + "\n")
-    aside.replace(path)
+    write_json(path, found, indent=None)
 
 
 def lengthened(task: Any) -> Any:
@@ -267,9 +267,9 @@ def table(folder: Path) -> dict[str, Any]:
 def write(folder: Path, data: Path = DATA) -> None:
     """Write the table, and the ledger that ships if its run is there."""
     path = data / "smollm2_snippets.json"
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(table(folder), indent=1) + "\n")
-    aside.replace(path)
+    from zotutor.llm.runs.disk import write_json
+
+    write_json(path, table(folder))
     ledger = folder / SHIPPED / "ledger.bin"
     if ledger.exists():
         shutil.copyfile(ledger, data / "smollm2_snippets.ledger")

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
-import json
 import os
 import platform
 import time
@@ -32,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import zotutor as zo
+from zotutor.llm.runs.disk import write_json
 
 OUTPUT = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "sst2_minilm.json"
 BATCH, LENGTH, SHOTS, HELD_OUT = 16, 32, 500, 250
@@ -178,7 +178,7 @@ def main() -> None:
             table["runs"].append(run | {"cpu_seconds": spent})
             print(f"seed {seed}, {name}: {found}, loss {loss:.4f}, {spent} s", flush=True)
             given.output.parent.mkdir(parents=True, exist_ok=True)
-            given.output.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+            write_json(given.output, table)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor.llm.preparing import prepare
+from zotutor.llm.runs.disk import write_json
 from zotutor.llm.stepping import Batches
 from zotutor.models import mlp, train
 
@@ -130,13 +131,6 @@ def cells(name: str) -> Iterator[tuple[int, float, str]]:
                 yield seed, lr, family
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
-    """Write a file whole, or not at all."""
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
 def measure(name: str, folder: Path) -> None:
     """All cells of a model that are not there yet."""
     settings = SETTINGS[name]
@@ -149,7 +143,7 @@ def measure(name: str, folder: Path) -> None:
         model.load_state_dict(start)
         options = {"lr": lr, "family": family, "seed": seed, "steps": settings["steps"]}
         losses = run(model, of_run(seed), **options)
-        write(path, {"model": name, **options, "losses": losses})
+        write_json(path, {"model": name, **options, "losses": losses})
         print(
             path.stem, [round(loss, 3) for loss in losses[:: max(1, len(losses) // 4)]], flush=True
         )
@@ -213,7 +207,7 @@ def table(folder: Path) -> None:
         "border": "the mean loss of the last quarter, over seeds, is 1.5 times that at the start",
         "rows": [row for row in rows if row is not None],
     }
-    write(Path(zo.__file__).parent / "data" / "step_size.json", found)
+    write_json(Path(zo.__file__).parent / "data" / "step_size.json", found)
 
 
 def main() -> None:

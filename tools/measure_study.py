@@ -31,6 +31,7 @@ from torch import Tensor
 import zotutor as zo
 from zotutor.directions import from_name
 from zotutor.experiments.llm_dynamics import first_order_logits, zeroth_order_logits
+from zotutor.llm.runs.disk import write_json
 from zotutor.statistics import rms
 
 OUTPUT = Path(__file__).resolve().parent.parent / "zotutor" / "data" / "study.json"
@@ -123,13 +124,6 @@ def cells(setting: Setting, counts: list[int] | None, families: list[str]) -> It
                     yield family, P, seed
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
-    """A file is there as a whole, or not at all."""
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(found) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
 def run(name: str, folder: Path, given: argparse.Namespace) -> None:
     """Every run of a model whose file is missing."""
     setting = SETTINGS[name]
@@ -160,9 +154,10 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> None:
             ready.rows, ready.batches, families=known, refresh=setting.refresh, **common
         )
         seconds = time.process_time() - started
-        write(
+        write_json(
             first,
             about | {"logits": sgd.logits.tolist(), "variances": sgd.variances, "seconds": seconds},
+            indent=None,
         )
         print(f"{name} SGD: {seconds:.0f} s", flush=True)
     for (family, P, seed), path in todo:
@@ -174,7 +169,7 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> None:
         )
         cell: dict[str, Any] = {"family": family, "P": P, "seed": seed, "logits": logits.tolist()}
         cell["seconds"] = time.process_time() - started
-        write(path, about | cell)
+        write_json(path, about | cell, indent=None)
         print(f"{name} {family} P = {P}, seed {seed}: {cell['seconds']:.0f} s", flush=True)
 
 
@@ -277,7 +272,7 @@ def main() -> None:
         for name in given.model or list(SETTINGS):
             run(name, given.folder, given)
     elif given.what == "digest":
-        write(given.folder / "published.json", digest(*given.files))
+        write_json(given.folder / "published.json", digest(*given.files), indent=None)
     else:
         table = {
             "command": "python tools/measure_study.py run FOLDER",
@@ -285,7 +280,7 @@ def main() -> None:
             "published": json.loads((given.folder / "published.json").read_text()),
             "source": "github.com/RogerRogerUSC/ZO-Learning-Dynamics",
         }
-        OUTPUT.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        write_json(OUTPUT, table)
 
 
 if __name__ == "__main__":

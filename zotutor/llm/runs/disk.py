@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -122,6 +123,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
     aside.replace(path)
     sync_folder(path.parent)
+
+
+def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
+    """Write a value as a file of JSON, all or nothing."""
+    write_atomically(path, (json.dumps(value, indent=indent) + "\n").encode())
 
 
 def sync_folder(folder: Path) -> None:

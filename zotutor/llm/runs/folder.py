@@ -12,7 +12,6 @@ or in the step itself, leaves the folder unchanged.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from .disk import (
     check_free_space,
     unwritable,
     write_atomically,
+    write_json,
 )
 from .files import (
     CONFIG,
@@ -225,8 +225,7 @@ class Folder(Memory):
     def _begin(self) -> Ledger:
         """The open ledger; created before the first write, together with the configuration."""
         if self._ledger is None:
-            text = json.dumps(self._config, indent=1) + "\n"
-            write_atomically(self.path / CONFIG, text.encode())
+            write_json(self.path / CONFIG, self._config)
             if not (self.path / LEDGER).exists():
                 if self._adapted is not None:
                     save_pretrained(self._adapted, None, self.path / INITIAL)
