@@ -1,4 +1,4 @@
-"""Every speed claim of this package beside its alternatives: `python -m benchmarks`.
+"""Every speed claim of this package, next to its alternatives: `python -m benchmarks`.
 
 One file per comparison, one runner (:mod:`benchmarks.runner`).
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ def pytest_runtest_setup() -> None:
 class _Everything:
     def __contains__(self, _: object) -> bool:
         return True
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """For tests of many kinds of model: without warnings that are not about this package."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="transformers")  # about small configurations
+        # torch, about a hook on a module whose input is data
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield
 
 
 @pytest.fixture

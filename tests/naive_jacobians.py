@@ -19,6 +19,16 @@ from torch import Tensor, nn
 
 import zotutor as zo
 
+FAMILIES = [
+    zo.Rademacher(),
+    zo.Gaussian(),
+    zo.Uniform(),
+    zo.Sphere(),
+    zo.Sparse(0.3),
+    zo.LowRank(2),
+]
+"""A family of each kind."""
+
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

@@ -13,20 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_jacobians import CASES, normal, untouched
+from naive_jacobians import CASES, FAMILIES, normal, untouched
 from torch import Tensor, nn
 
 import zotutor as zo
 from zotutor import directions, dynamics, parameters
 
-FAMILIES = [
-    zo.Rademacher(),
-    zo.Gaussian(),
-    zo.Uniform(),
-    zo.Sphere(),
-    zo.Sparse(0.3),
-    zo.LowRank(2),
-]
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 
 ORDERS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_jacobians import CASES, normal, untouched
+from naive_jacobians import CASES, FAMILIES, normal, untouched
 from torch import Tensor, nn
 
 import zotutor as zo
@@ -21,14 +21,6 @@ from zotutor.parameters import Parameters
 from zotutor.uses import Uses, record
 
 ALL = pytest.mark.parametrize("case", CASES)
-FAMILIES = [
-    zo.Rademacher(),
-    zo.Gaussian(),
-    zo.Uniform(),
-    zo.Sphere(),
-    zo.Sparse(0.3),
-    zo.LowRank(2),
-]
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 quick = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 

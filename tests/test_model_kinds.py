@@ -7,8 +7,6 @@ a softmax that is upcast), rounding of float32 remains; in bfloat16 that of bflo
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import model_kinds
@@ -34,14 +32,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Warnings of transformers about small configurations are not ours."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="transformers")
-        # torch, about a hook on a module whose input is data
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Made:

@@ -15,14 +15,7 @@ from torch import Tensor, nn
 import zotutor as zo
 from zotutor.trajectories import DeviationGrid, Trajectory, deviation_grid, trajectory
 
-FAMILIES = [
-    zo.Rademacher(),
-    zo.Gaussian(),
-    zo.Uniform(),
-    zo.Sphere(),
-    zo.Sparse(0.3),
-    zo.LowRank(1),
-]
+FAMILIES = [*naive.FAMILIES[:-1], zo.LowRank(1)]
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,14 +20,7 @@ from zotutor.calling import resolve_model
 from zotutor.jacobians import Pullback
 from zotutor.uses import Uses, inner_products, record
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Warnings of transformers about small configurations are not ours."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="transformers")
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def close(K: Tensor, expected: Tensor, rtol: float = 1e-10) -> None:

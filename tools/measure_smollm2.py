@@ -7,7 +7,7 @@ Needs ``zotutor fetch``, peft for the cells with LoRA, and Linux for the peak me
 cell (a way and a seed) runs in a process of its own on one thread, so that its processor time and
 its peak memory are its own, and leaves one JSON file in FOLDER; a cell whose file is there is
 skipped. One that was stopped begins again. ``table`` takes whatever cells are there and writes
-zotutor/data/smollm2_snippets.json, with the ledger of one run beside it.
+zotutor/data/smollm2_snippets.json, and the ledger of one run.
 
 What is compared. Every way starts from the same weights; the seed draws the batches, the
 directions and LoRA's initial factors. Each seed is scored once, after the last step, on a third of

@@ -113,7 +113,7 @@ Family = Annotated[
 QuantizeOption = Annotated[
     Quantize | None,
     typer.Option(
-        help="Store frozen weights in so many bits, with bitsandbytes.",
+        help="Quantize frozen weights to this many bits, with bitsandbytes.",
         show_default="as given by --dtype",
     ),
 ]

@@ -80,7 +80,7 @@ FAMILIES = (zo.Rademacher(), zo.Gaussian(), zo.Sphere(), zo.Sparse(0.5), zo.LowR
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 def test_a_step_asks_for_no_one_device(family: Directions, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Parameters) -> torch.device:
-        raise AssertionError("a step asked for the one device of all parameters")
+        raise AssertionError("a step read the single device of all parameters")
 
     monkeypatch.setattr(Parameters, "device", property(refuse))
     for P, width in ((2, 8), (2, 700)):  # computed at once, and where they are used

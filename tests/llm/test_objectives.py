@@ -139,7 +139,7 @@ def answers() -> Task:
 
 
 def greedily(model: Any, ids: list[int], count: int) -> list[int]:
-    """The library's own greedy generation of exactly so many tokens, or to the end of text."""
+    """The library's own greedy generation of up to this many tokens, or to the end of text."""
     out = model.generate(
         torch.tensor([ids]), max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=2
     )
