@@ -42,3 +42,17 @@ def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     (tmp_path / "c.zip").touch()
     found = {broken.link for broken in check_pages.broken_links(tmp_path)}
     assert found == {"#gone", "b.html#gone", "gone.svg", "gone.html"}
+
+
+def test_what_a_page_loads_from_elsewhere_is_found() -> None:
+    """Links to other sites are for readers to follow, and a canonical address loads nothing."""
+    own = '<script src="../x.js"></script><img src="data:image/png;base64,AA"><svg></svg>'
+    links = '<a href="https://example.org"></a><link rel="canonical" href="https://example.org/a">'
+    assert check_pages.foreign(own + links) == []
+    bad = '<script src="https://example.org/a.js"></script><img src="//example.org/b.png">'
+    style = '<link rel="stylesheet" href="http://example.org/c.css">'
+    assert check_pages.foreign(bad + style) == [
+        "//example.org/b.png",
+        "http://example.org/c.css",
+        "https://example.org/a.js",
+    ]

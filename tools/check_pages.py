@@ -1,4 +1,4 @@
-"""Checks the pages of a built site: markup that is shown as it was typed, links that lead nowhere.
+"""Checks the pages of a built site: raw markup, links that lead nowhere, files from other servers.
 
 python tools/check_pages.py _build/html
 
@@ -76,6 +76,36 @@ class Places(HTMLParser):
                 self.links.add(value)
 
 
+class Loaded(HTMLParser):
+    """What a page loads, other than from its own site."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__(convert_charrefs=True)
+        self.addresses: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what a browser would fetch; links are for readers to follow."""
+        given = dict(attrs)
+        style = tag == "link" and {"stylesheet", "icon", "preload"} & {
+            *(given.get("rel") or "").split()
+        }
+        address = given.get("href" if style else "src")
+        if address and urlsplit(address).netloc:
+            self.addresses.add(address)
+
+
+def foreign(page: str) -> list[str]:
+    """Scripts, styles, pictures and frames that a page would load from another server.
+
+    >>> foreign('<a href="https://example.org"></a><img src="https://example.org/x.png">')
+    ['https://example.org/x.png']
+    """
+    loaded = Loaded()
+    loaded.feed(page)
+    return sorted(loaded.addresses)
+
+
 class Broken(NamedTuple):
     """A link that leads nowhere."""
 
@@ -109,8 +139,10 @@ def main() -> int:
     site = Path(sys.argv[1]).resolve()
     found = [f"{page}: the link {link} leads nowhere" for page, link in broken_links(site)]
     for path in sorted(site.joinpath("book").rglob("*.html")):
-        for place in raw_markup(path.read_text(encoding="utf-8")):
+        page = path.read_text(encoding="utf-8")
+        for place in raw_markup(page):
             found.append(f"{path.name}: shows markup as it was typed: {place!r}")
+        found += [f"{path.name}: loads {address} from another server" for address in foreign(page)]
     print("\n".join(found))
     return 1 if found else 0
 

@@ -92,6 +92,17 @@ def test_conversion_happens_once_and_leaves_nothing_else(
         assert torch.equal(one, other)
 
 
+def test_a_conversion_draws_no_bar_where_nobody_watches(
+    tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a notebook a bar is a widget, for which a page of the book would ask other servers."""
+    write_gguf(tmp_path / "small.gguf")
+    capfd.readouterr()  # what gguf says of writing
+    load(tmp_path / "small.gguf")
+    assert cache.is_dir(), "it was converted"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_another_file_of_the_same_name_is_another_model(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "small.gguf", seed=0)
     first, _ = load(tmp_path)

@@ -11,9 +11,15 @@ import hashlib
 import os
 import shutil
 import struct
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -52,7 +58,8 @@ def plain_folder(file: Path, *, dtype: torch.dtype) -> Path:
     folder = cache_folder() / "gguf" / name
     if folder.is_dir():
         return folder
-    model, tokenizer = _read(file)
+    with _bar_in_terminals():
+        model, tokenizer = _read(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     needed = sum(p.numel() * dtype.itemsize for p in model.parameters())
     free = shutil.disk_usage(folder.parent).free
@@ -63,8 +70,9 @@ def plain_folder(file: Path, *, dtype: torch.dtype) -> Path:
         )
     aside = folder.with_name(f".{name}.{uuid.uuid4().hex}.part")
     try:
-        model.to(dtype).save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        with quiet(transformers(), local=True):
+            model.to(dtype).save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
         try:
             aside.rename(folder)
         except OSError:  # another process was first
@@ -73,6 +81,22 @@ def plain_folder(file: Path, *, dtype: torch.dtype) -> Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _bar_in_terminals() -> Iterator[None]:
+    """Show the bar of a conversion as text in a terminal, and nowhere else.
+
+    transformers draws tqdm's widget in a notebook, whatever its own switch says. On a page of the
+    book a widget would load scripts from other servers.
+    """
+    transformers()  # or say how to install it
+    from tqdm import tqdm
+
+    module = import_module("transformers.modeling_gguf_pytorch_utils")
+    shown = partial(tqdm, disable=not sys.stderr.isatty())
+    with patch.object(module, "tqdm", shown, create=True):
+        yield
 
 
 def _sha256(file: Path) -> str:
