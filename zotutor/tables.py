@@ -351,13 +351,13 @@ def step_size_as_markdown(table: dict[str, Any]) -> str:
     """
     names = {"digits": "digits", "tiny": "tiny language model", "smollm2": "SmolLM2"}
     signs = {"rademacher": "signs", "gaussian": "normal"}
-    titles = ("", "$d$", "$T$", "$B$", "border, predicted", "measured", "ratio")
-    lines = ["| " + " | ".join((*titles, "automatic $\\eta$", "best of sweep", "ratio")) + " |"]
-    lines.append("|:--|" + "--:|" * 9)
+    titles = ("", "$d$", "$T$", "$B$", "border: predicted, measured", "ratio")
+    lines = ["| " + " | ".join((*titles, "$\\eta$: automatic, best", "ratio")) + " |"]
+    lines.append("|:--|" + "--:|" * 7)
     for row in table["rows"]:
         cells = [f"{names[row['model']]}, {signs[row['family']]}", f"{row['d']:,}"]
         cells += [str(row["steps"]), str(row["batch_size"])]
         for found, wanted in (("predicted", "measured"), ("automatic", "best")):
-            cells += [f"{row[found]:.2g}", f"{row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
+            cells += [f"{row[found]:.2g}, {row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

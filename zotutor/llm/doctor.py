@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -41,17 +42,23 @@ class Finding(NamedTuple):
     """What to do, and the chapter that explains it; empty if nothing is wrong."""
 
 
+_WIDTH = 74
+"""Columns of a report: what a page of the book shows without wrapping."""
+
+
 class Report(tuple[Finding, ...]):
     """The findings of :func:`diagnose`; ``print`` it."""
 
     def __str__(self) -> str:
         """A line for each, and another with advice where something is wrong."""
         wide = max(len(found.what) for found in self)
-        lines = []
+        lines, margin = [], " " * (wide + 8)
         for found in self:
-            lines.append(f"{found.verdict:>4}  {found.what:{wide}}  {found.value}")
-            if found.advice:
-                lines.append(f"{'':{wide + 8}}{found.advice}")
+            head = f"{found.verdict:>4}  {found.what:{wide}}  "
+            lines += textwrap.wrap(head + found.value, _WIDTH, subsequent_indent=margin)
+            lines += textwrap.wrap(
+                found.advice, _WIDTH, initial_indent=margin, subsequent_indent=margin
+            )
         return "\n".join(lines)
 
     @property
@@ -304,7 +311,8 @@ def _batch_noise(plan: Plan) -> Finding:
 
 def _length(plan: Plan) -> Finding:
     off = plan.deviation.value
-    value = f"deviation from first order up to {off:.2g} after {plan.steps:,} steps"
+    size = f"up to {off:.2g}" if math.isfinite(off) else "unknown"
+    value = f"deviation from first order {size} after {plan.steps:,} steps"
     if not off < 1:
         advice = "too few steps times perturbations for the noise to average out (Trajectories)"
         return Finding("T P", "look", value, advice)
