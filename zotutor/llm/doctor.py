@@ -41,6 +41,10 @@ class Finding(NamedTuple):
     advice: str
     """What to do, and the chapter that explains it; empty if nothing is wrong."""
 
+    def __str__(self) -> str:
+        """As a line of its report."""
+        return str(Report([self]))
+
 
 _WIDTH = 74
 """Columns of a report: what a page of the book shows without wrapping."""
