@@ -8,14 +8,14 @@ _NUMBER = re.compile(r"[-+±]?(\d|inf\b)|$")
 
 
 class Table:
-    """Rows under titles: a table where Markdown is rendered, aligned text where it is not.
+    r"""Rows under titles: a table where Markdown is rendered, aligned text where it is not.
 
     Shown as the last value of a cell, or by ``display(table)``, in JupyterLab, in Colab and on the
     site; ``print`` writes it as text. Columns of numbers are set to the right.
 
     Args:
         titles: one for each column, at least one; formulas between dollar signs, and bars in them
-            as ``\\lvert x \\rvert``, since a bar ends a cell.
+            as ``\lvert x \rvert``, since a bar ends a cell.
 
     Raises:
         ValueError: without titles.
