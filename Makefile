@@ -29,7 +29,7 @@ test: $(STAMP) ## run the package's tests, its doctests and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
 		--dist worksteal --cov=zotutor --cov-fail-under=95 tests zotutor $(CHAPTERS)
 
-site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js 20)
+site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js)
 	@sh tools/site_browser.sh _build/html
 
 pdf: $(STAMP) ## make one PDF of the site that `make book` built (needs the same)
