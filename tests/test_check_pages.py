@@ -52,11 +52,14 @@ def test_links_of_notebooks_to_the_published_site_are_followed_on_the_built_one(
     sources.mkdir(parents=True)
     (book / "a.html").write_text('<p id="here"></p>', encoding="utf-8")
     good = "https://example.org/site/book/a.html#here"
-    cell = f"[a]({good}) <{good}>\\n[b]({good}2), https://example.org/site/b.html\", see other.org"
+    cell = f'[a]({good}) <{good}>\\n[b]({good}2), https://example.org/site/b.html", see other.org'
     (sources / "a.ipynb").write_text(cell, encoding="utf-8")
     found = check_pages.broken_links(tmp_path, "https://example.org/site/")
     assert {page for page, _ in found} == {"_sources/book/a.ipynb"}
-    assert sorted(link.removeprefix("../../") for _, link in found) == ["b.html", "book/a.html#here2"]
+    assert sorted(link.removeprefix("../../") for _, link in found) == [
+        "b.html",
+        "book/a.html#here2",
+    ]
 
 
 def test_what_a_page_loads_from_elsewhere_is_found() -> None:

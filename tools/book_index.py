@@ -146,7 +146,7 @@ def read_pages(root: Path, pages: list[str]) -> tuple[dict[str, str], dict[str, 
 
 
 def work(entry: Entry, elsewhere: str) -> Work:
-    """What is cited, and where it can be read: by its DOI, on arXiv, or as the bibliography says."""
+    """What is cited, and where it is: by its DOI, on arXiv, or as the bibliography says."""
     names = [" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"]]
     authors = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
     fields = entry.fields

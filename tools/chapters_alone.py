@@ -4,8 +4,8 @@ python tools/chapters_alone.py FOLDER
 
 FOLDER then holds site/ (the unpacked wheel), chapters/NAME/NAME.ipynb, and jupyter/, a kernel that
 finds zotutor in site/ and not in the source tree. With JUPYTER_PATH=FOLDER/jupyter in the
-environment, `make test CHAPTERS=FOLDER/chapters` shows that each needs nothing else, as for a reader
-who opens one notebook in Colab and runs all of it. (`make book` executes the chapters themselves,
+environment, `make test CHAPTERS=FOLDER/chapters` shows that each needs nothing else, as for a
+reader who opens one in Colab and runs all of it. (`make book` executes the chapters themselves,
 with the code of their solutions.) PyTorch and the rest are those of the running Python.
 """
 

@@ -113,7 +113,9 @@ class Reader:
     def head(self, directive: Directive) -> str:
         """The head of a theorem: its number and its name."""
         number = self.book.targets[directive.options["label"]].text
-        return f"**{number}** ({self.plain(directive.title)})" if directive.title else f"**{number}**"
+        return (
+            f"**{number}** ({self.plain(directive.title)})" if directive.title else f"**{number}**"
+        )
 
     def box(self, directive: Directive) -> str:
         """A directive as plain Markdown."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from book_index import Book, read_book
-from reader_markdown import Piece, Reader, folded
+from reader_markdown import Piece, Reader
 
 ROOT = Path(__file__).resolve().parent.parent
 HIDDEN = {"hide-cell", "hide-input", "remove-input"}
