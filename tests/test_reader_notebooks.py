@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -76,6 +77,7 @@ def cells(page: str, kind: str) -> Iterator[tuple[str, str]]:
             "<details>\n<summary>Proof</summary>\n\n1. *See* [(1)](EQ)\n   so\n2. b\n\n</details>",
         ),
         (":::{note}\nHere.\n:::", "> **Note**\n>\n> Here."),
+        ("::::{note}\n:::{tip}\na\n:::\n::::", "> **Note**\n>\n> > **Tip**\n> >\n> > a"),
         ("(a-label)=\n## A section\n\nb", "## A section\n\nb"),
         ('"a" -- b\\*c\n- [ ] d', '"a" -- b\\*c\n- [ ] d'),
     ],
@@ -270,6 +272,30 @@ def test_the_package_is_installed_from_the_repository_that_publishes(
     monkeypatch.delenv("BOOK_REPOSITORY")
     text = reader_notebooks.reader_notebooks()["book/intro"]
     assert text.count(f'\\"git+{book_index.settings(ROOT)["repository"]["url"]}\\"') == 1
+
+
+def test_buttons_lead_to_the_branch_that_the_workflow_of_the_repository_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branch = book_index.settings(ROOT)["repository"]["branch"]
+    workflow = ROOT.joinpath(".github/workflows/book.yml").read_text(encoding="utf-8")
+    assert f"git push --force origin {branch}\n" in workflow
+    assert "BOOK_REPOSITORY: ${{ github.server_url }}/${{ github.repository }}@" in workflow
+    monkeypatch.setenv("BOOK_REPOSITORY", "https://example.org/someone/fork@0123abc")
+    options: dict[str, str] = {}
+    extension("notebooks").set_repository(
+        SimpleNamespace(srcdir=ROOT), SimpleNamespace(html_theme_options=options)
+    )
+    assert options == {"repository_url": "https://example.org/someone/fork"}
+
+
+def test_the_download_button_offers_the_same(tmp_path: Path) -> None:
+    (tmp_path / "_sources" / "book").mkdir(parents=True)
+    app = SimpleNamespace(srcdir=ROOT, outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    extension("notebooks").replace_downloads(app, None)
+    for page, text in NOTEBOOKS.items():
+        path = tmp_path / "_sources" / f"{page}.ipynb"
+        assert path.read_text(encoding="utf-8") == text
 
 
 @each_notebook

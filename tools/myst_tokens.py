@@ -39,7 +39,7 @@ class Directive(NamedTuple):
         name, _, title = token.info.removeprefix("{").partition("}")
         lines = token.content.split("\n")
         options = {}
-        while lines and lines[0].startswith(":"):
+        while lines and lines[0].startswith(":") and not lines[0].startswith("::"):
             key, _, value = lines.pop(0)[1:].partition(":")
             options[key] = value.strip()
         return cls(name, title.strip(), options, "\n".join(lines).strip("\n"))

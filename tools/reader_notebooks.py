@@ -3,7 +3,7 @@
 python tools/reader_notebooks.py FOLDER
 
 FOLDER then holds what the branch `notebooks` of the repository does: book/*.ipynb, in which the
-Markdown is plain, and requirements.txt for Binder. After each exercise there is an empty cell for
+Markdown is plain, and what Binder reads. After each exercise there is an empty cell for
 the answer and one that checks it; solutions and their code are folded, and "Run all" does not run
 them. The same notebooks are what the site offers for download (book/_ext/notebooks.py).
 """
@@ -130,7 +130,7 @@ def reader_notebook(page: str, content: dict[str, Any], book: Book) -> dict[str,
                 source = install(source, book, model=model)
             hidden = bool(tags & HIDDEN)
             cells += [code(cell["id"], source, hidden=hidden), *figure_caption(cell, reader)]
-    cells[0]["source"] += ["\n", "\n", f"The page of this notebook: <{book.site}{page}.html>"]
+    cells[0]["source"] += ["\n", "\n", f"[This chapter in the book]({book.site}{page}.html)"]
     name = f"{page.rpartition('/')[2]}.ipynb"
     metadata = content["metadata"] | {"colab": {"name": name, "toc_visible": True}}
     return content | {"cells": cells, "metadata": metadata}
@@ -157,6 +157,7 @@ def write(folder: Path, root: Path = ROOT) -> None:
         path.write_text(text, encoding="utf-8")
     requirement = f"zotutor[book,llm] @ git+{read_book(root).repository}\n"
     folder.joinpath("requirements.txt").write_text(requirement, encoding="utf-8")
+    folder.joinpath("runtime.txt").write_text("python-3.12\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
