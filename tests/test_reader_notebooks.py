@@ -209,6 +209,16 @@ def test_every_exercise_has_an_empty_cell_and_a_folded_solution_that_is_not_run(
     assert text.count("zo.exercises.check_") >= 2 * len(here)  # in the exercise and its solution
 
 
+@each_notebook
+def test_a_course_can_hide_the_solutions(page: str) -> None:
+    chapter = json.loads(ROOT.joinpath(f"{page}.ipynb").read_text(encoding="utf-8"))
+    hidden = BOOK._replace(solutions=False)
+    without = reader_notebooks.reader_notebook(page, chapter, hidden)["cells"]
+    public = json.loads(NOTEBOOKS[page])["cells"]
+    assert without == [cell for cell in public if not cell["id"].endswith("-solution")]
+    assert "Solution to" not in json.dumps(without)
+
+
 OWN_NAMES = ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.GeneratorExp
 """What keeps the names within it to itself."""
 

@@ -58,6 +58,8 @@ class Book(NamedTuple):
     """By page, in reading order."""
     targets: dict[str, Target]
     works: dict[str, Work]
+    solutions: bool = True
+    """Whether readers get them: `hide_solutions` of _config.yml is for a course."""
 
     def address(self, target: Target) -> str:
         """Where the site has it."""
@@ -170,4 +172,5 @@ def read_book(root: Path) -> Book:
         key: work(entry, f"{site}book/bibliography.html")
         for key, entry in sorted(entries.items(), key=lambda item: item[0])
     }
-    return Book(site, config["repository"]["url"], titles, targets, works)
+    shown = not config["sphinx"]["config"].get("hide_solutions", False)
+    return Book(site, config["repository"]["url"], titles, targets, works, shown)

@@ -92,7 +92,8 @@ def prose(cell: Cell, reader: Reader) -> tuple[list[Cell], bool]:
         if piece.kind == "exercise":
             found += [markdown(piece.label, piece.text), *answer_and_check(piece)]
         elif piece.kind == "solution":
-            found.append(markdown(f"{piece.label}-solution", piece.text))
+            if reader.book.solutions:
+                found.append(markdown(f"{piece.label}-solution", piece.text))
         else:
             name = cell["id"] if number == 1 else f"{cell['id']}-{number}"
             found.append(markdown(name, piece.text))
@@ -123,7 +124,8 @@ def reader_notebook(page: str, content: dict[str, Any], book: Book) -> dict[str,
             found, solved = prose(cell, reader)
             cells += found
         elif solved and "hide-cell" in tags:
-            add_code(cells[-1], source)
+            if book.solutions:
+                add_code(cells[-1], source)
         else:
             solved = False
             if cell["id"] == "colab-setup":
