@@ -334,23 +334,23 @@ def step_size_as_markdown(table: dict[str, Any]) -> str:
         table: as ``table("step_size")`` returns.
 
     Returns:
-        A header, and a row each: parameters, steps, batch; the border of divergence, predicted
-        (geometric mean of a few plans) and measured, and their ratio; the automatic learning rate,
-        the best of a sweep, and their ratio.
+        A header, and a row each: parameters; steps and batch; the border of divergence, predicted
+        (geometric mean of a few plans) over measured, with their ratio; the automatic learning
+        rate over the best of a sweep, with their ratio.
 
     Example:
         >>> lines = step_size_as_markdown(table("step_size")).splitlines()
         >>> lines[2].startswith("| digits, signs |")
         True
     """
-    names = {"digits": "digits", "tiny": "tiny language model", "smollm2": "SmolLM2"}
+    names = {"digits": "digits", "tiny": "tiny", "smollm2": "SmolLM2"}
     signs = {"rademacher": "signs", "gaussian": "normal"}
-    border = ("border: predicted, measured", "ratio")
-    shown = Table("", "$d$", "$T$", "$B$", *border, "$\\eta$: automatic, best", "ratio")
+    border = ("border: predicted / measured", "ratio")
+    shown = Table("", "$d$", "$T$, $B$", *border, "$\\eta$: automatic / best", "ratio")
     for row in table["rows"]:
         name = f"{names[row['model']]}, {signs[row['family']]}"
         cells: list[str] = []
         for found, wanted in (("predicted", "measured"), ("automatic", "best")):
-            cells += [f"{row[found]:.2g}, {row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
-        shown.add(name, row["d"], row["steps"], row["batch_size"], *cells)
+            cells += [f"{row[found]:.2g} / {row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
+        shown.add(name, row["d"], f"{row['steps']}, {row['batch_size']}", *cells)
     return shown.markdown()
