@@ -15,7 +15,7 @@ def test_a_table_is_markdown_where_it_is_rendered_and_aligned_text_elsewhere() -
     assert table.markdown().splitlines() == [
         "| u \\| v | $P$ | measured |",
         "|:--|--:|--:|",
-        "| a | 1 | 0.50 ± 0.02 |",
+        "| a | 1 | 0.50\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.02 |",
         "| b \\| c | 12,345 | -1.25 |",
         "| d | 0.001 | inf |",
     ]
