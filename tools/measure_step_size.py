@@ -48,9 +48,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "smollm2": {
         "steps": 32,
         "batch_size": 4,
-        "seeds": 2,
+        "seeds": 3,
         "samples": 16,
-        "lrs": [1e-4, 2e-4, 5e-5, 4e-4, 2.5e-5, 8e-4],
+        "lrs": [7.1e-5, 1e-4, 5e-5, 2e-4, 2.8e-4, 1.4e-4, 3.5e-5],
     },
 }
 
