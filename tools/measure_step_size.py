@@ -161,6 +161,8 @@ def ends(folder: Path, name: str, family: str) -> dict[float, tuple[float, int]]
         last = cell["losses"][-(steps // 4) :] if len(cell["losses"]) == steps else [math.inf]
         found.setdefault(cell["lr"], {})[cell["seed"]] = sum(last) / len(last)
     seeds = set.intersection(*(set(of_seed) for of_seed in found.values())) if found else set()
+    if not seeds:
+        return {}
     means = {lr: sum(of_seed[s] for s in seeds) / len(seeds) for lr, of_seed in found.items()}
     return {lr: (mean, len(seeds)) for lr, mean in sorted(means.items())}
 
