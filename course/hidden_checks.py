@@ -442,7 +442,7 @@ def _replayed(
     for step, numbers in enumerate(ledger):
         P = len(numbers)
         at = 0 if fixed else step
-        u = zo.Rademacher().dense({"theta": parameter}, P=P, seed=seed, step=at).to(theta.dtype)
+        u = zo.Rademacher().dense([parameter], P=P, seed=seed, step=at).to(theta.dtype)
         theta = theta - lr / P * u @ torch.tensor(numbers, dtype=theta.dtype)
     return theta
 

@@ -37,7 +37,7 @@ CHAPTER = [
 
 
 def notebook(cells: list[tuple[str, str]]) -> dict[str, object]:
-    of_code = {"outputs": [], "execution_count": None}
+    of_code: dict[str, object] = {"outputs": [], "execution_count": None}
     return {
         "cells": [
             {"cell_type": kind, "id": f"cell-{i}", "metadata": {}, "source": source}
@@ -69,7 +69,7 @@ def build(folder: Path, *, hide: bool) -> Path:
         "zotutor.exercises.check_constant\n```\n",
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", source, site]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(source), str(site)]
     subprocess.run(command, check=True, cwd=ROOT)
     return site
 

@@ -98,7 +98,7 @@ def grade_one(submission: Path, archive: Path = ARCHIVE) -> Graded:
     """Grade one submission; whatever is wrong with it becomes its report."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        arguments = ["run", "--no-logo", "-a", archive.resolve(), "-o", folder]
+        arguments = ["run", "--no-logo", "-a", str(archive.resolve()), "-o", scratch]
         try:
             otter(*arguments, submission.resolve(), cwd=folder, timeout=LIMIT)
             tests = json.loads(folder.joinpath("results.json").read_text(encoding="utf-8"))["tests"]
@@ -112,15 +112,19 @@ def grade_one(submission: Path, archive: Path = ARCHIVE) -> Graded:
 
 def read(name: str, tests: Iterable[dict[str, Any]]) -> Graded:
     """Points and report from otter's results, which have one entry for each question."""
-    points, possible, lines = {}, {}, []
+    points: dict[str, float] = {}
+    possible: dict[str, float] = {}
+    lines: list[str] = []
     for test in tests:
         if "max_score" not in test:  # a remark about the submission as a whole
+            lines += [str(test["output"]), ""]
             continue
         question = str(test["name"]).split(" ")[0]
         points[question] = float(test.get("score") or 0.0)
         possible[question] = float(test["max_score"] or 0.0)
         lines += [f"{question}: {points[question]:g} of {possible[question]:g}", test["output"], ""]
-    return Graded(name, points, possible, "\n".join(lines))
+    problem = "" if possible else "no results: see the report"
+    return Graded(name, points, possible, "\n".join(lines), problem)
 
 
 def grade(folder: Path, archive: Path = ARCHIVE) -> list[Graded]:
