@@ -300,7 +300,7 @@ def _guaranteed(V: int, a: float, r: float, delta: float) -> float:
 
 def guaranteed(student: Student) -> None:
     """Question 7: the number of perturbations that the bound guarantees."""
-    for V, a, r, delta in ((10, 0.04, 0.5, 0.01), (50, 0.2, 0.25, 0.1)):
+    for V, a, r, delta in ((10, 0.3, 0.9, 0.01), (50, 0.5, 0.6, 0.1)):
         exactly = _guaranteed(V, a, r, delta)
         log, gamma = 2 * math.log(2 * V) - math.log(delta), r * math.sqrt(a)
         slips = [
