@@ -32,7 +32,7 @@ test: $(STAMP) ## run the package's tests, its doctests and every chapter
 
 course: $(OTTER)/.installed ## build the problem set and grade four submissions (otter-grader)
 	@$(OTTER)/bin/python tools/problem_set.py build
-	OMP_NUM_THREADS=1 $(OTTER)/bin/python -m pytest -q course
+	OMP_NUM_THREADS=1 $(OTTER)/bin/python -m pytest -q course/test_course.py
 
 site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js 20)
 	@sh tools/site_browser.sh _build/html

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from test_package import tool
 
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS: list[dict[str, Any]] = [
     {"name": "Public Tests", "output": "all passed", "status": "passed"},
     {"name": "bias", "score": 2.0, "max_score": 6.0, "output": "a hint"},
@@ -84,3 +87,37 @@ def test_without_otter_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SystemExit, match="has no otter-grader"):
         module.otter("assign", cwd=Path())
     assert sys.executable == "false"
+
+
+def test_addresses_are_those_of_the_repository_and_the_site() -> None:
+    """One setting, _config.yml; a fork that changes it is told where else."""
+    config = ROOT.joinpath("_config.yml").read_text(encoding="utf-8")
+    (repository,) = re.findall(r"^  url: (\S+)$", config, re.MULTILINE)
+    (site,) = re.findall(r"^  baseurl: (\S+)$", config, re.MULTILINE)
+    found = set()
+    for name in ("problem_set.ipynb", "autograder_requirements.txt"):
+        text = ROOT.joinpath("course", name).read_text(encoding="utf-8")
+        found.update(re.findall(r"https://[^\s\"')\\]+", text))
+    assert repository in found
+    assert [url for url in found if not url.startswith((repository, site))] == []
+
+
+def test_pages_that_the_problem_set_names_exist() -> None:
+    text = ROOT.joinpath("course", "problem_set.ipynb").read_text(encoding="utf-8")
+    pages = set(re.findall(r"/book/(\w+)\.html", text))
+    assert len(pages) > 5
+    assert [page for page in pages if not ROOT.joinpath("book", f"{page}.ipynb").exists()] == []
+
+
+def test_the_page_for_instructors_has_every_question_with_its_points() -> None:
+    page = ROOT.joinpath("book", "instructors.md").read_text(encoding="utf-8")
+    master = json.loads(ROOT.joinpath("course", "problem_set.ipynb").read_text(encoding="utf-8"))
+    raw = ["".join(cell["source"]) for cell in master["cells"] if cell["cell_type"] == "raw"]
+    questions = [
+        dict(re.findall(r"^(\w+): (\S+)$", text, re.M)) for text in raw if "name: " in text
+    ]
+    given = {q["name"]: int(q["points"]) for q in questions if "points" in q}
+    rows = re.findall(r"^\| \d+, `(\w+)`: [^|]*\|[^|]*\| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    assert {name: int(points) for name, _, points in rows} == given
+    assert sum(given.values()) == 100
+    assert sum(int(minutes) for _, minutes, _ in rows) == 180

@@ -34,6 +34,7 @@ src="../_images/a.svg"/><figcaption>Fig. 1</figcaption></figure></div></div>
 <div class="zo-explorable" id="zo-1"><p id="zo-1-title">Move</p></div>
 <script>let a = 1 < 2;</script>
 </div></div></div></section>
+<section id="try-it"><h2>Try it</h2><p>With a live kernel.</p></section>
 <section id="exercises"><h2>Exercises</h2><div class="exercise admonition" id="ex-a">
 <p class="admonition-title">Exercise 1</p><section><p>Count.</p></section></div>
 <div class="solution dropdown admonition"><p>One, two.</p></div></section>
@@ -76,7 +77,17 @@ def test_what_a_lecture_does_not_show() -> None:
     module = extension("slides")
     _, found = module.slides(PAGE, "book/chapter")
     html = module.rendered("On \\(d\\)", found, "book/chapter")
-    for word in ("By magic", "One, two", "fingers", "def g", "x = f", "Books", "Ten is", "(1)"):
+    for word in (
+        "By magic",
+        "One, two",
+        "fingers",
+        "def g",
+        "x = f",
+        "Books",
+        "a live kernel",
+        "Ten is",
+        "(1)",
+    ):
         assert word not in html
     assert "<title>Slides: On d</title>" in html
     assert 'href="../book/chapter.html#idea"' in html

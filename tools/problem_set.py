@@ -25,7 +25,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +128,12 @@ def read(name: str, tests: Iterable[dict[str, Any]]) -> Graded:
     return Graded(name, points, possible, "\n".join(lines), problem)
 
 
+def several(submissions: list[Path], archive: Path) -> Iterator[Graded]:
+    """Grade submissions, some at the same time, and yield them in their order."""
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(lambda path: grade_one(path, archive), submissions)
+
+
 def grade(folder: Path, archive: Path = ARCHIVE) -> list[Graded]:
     """Grade every submission in a folder, and write scores.csv and the reports."""
     submissions = sorted(p for p in folder.iterdir() if p.suffix in (".ipynb", ".zip"))
@@ -140,10 +147,9 @@ def grade(folder: Path, archive: Path = ARCHIVE) -> list[Graded]:
         sys.exit(f"There is no {archive}. Run `make course`, which writes it")
     out = folder / "graded"
     out.mkdir(exist_ok=True)
-    found = []
-    for path in submissions:
-        found.append(grade_one(path, archive))
-        graded = found[-1]
+    found: list[Graded] = []
+    for graded in several(submissions, archive):
+        found.append(graded)
         total = f"{sum(graded.points.values()):g} of {sum(graded.possible.values()):g}"
         print(f"{graded.name}: {graded.problem or total}", flush=True)
         out.joinpath(f"{graded.name}.txt").write_text(graded.report, encoding="utf-8")

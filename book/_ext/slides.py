@@ -21,17 +21,18 @@ from sphinx.application import Sphinx
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "_templates" / "slides.html"
 SKIPPED = ("what-to-read-next",)
+LIVE = "try-it"  # a section about figures that need a kernel
 CODE_LINES = 14  # of a function that fits a slide
 OPENING = 330  # characters of a section's first sentences
 BULLETS = 4  # of a summary on one slide
 
 
 class Slide(NamedTuple):
-    """One slide: the line above it, its HTML, and whether it is as wide as a figure."""
+    """One slide: the line above it, its HTML, and its kind: "wide" for a figure, or "moving"."""
 
     kicker: str
     html: str
-    wide: bool = False
+    kind: str = ""
 
 
 def inner(tag: Tag) -> str:
@@ -102,11 +103,11 @@ def of_cell(cell: Tag, kicker: str) -> Iterator[Slide]:
     output = cell.select_one(".cell_output")
     moving = output.select_one(".zo-explorable") if output else None
     if moving is not None and isinstance(moving.parent, Tag):
-        yield Slide(kicker, inner(moving.parent), wide=True)
+        yield Slide(kicker, inner(moving.parent), "moving")
         return
     figure = output.select_one("figure") if output else None
     if figure is not None:
-        yield Slide(kicker, str(figure), wide=True)
+        yield Slide(kicker, str(figure), "wide")
         return
     code = cell.select_one(".cell_input pre")
     hidden = any(name.startswith(("tag_hide", "tag_remove")) for name in classes(cell))
@@ -147,6 +148,10 @@ def of_section(section: Tag, kicker: str) -> Iterator[Slide]:
     if not isinstance(heading, Tag) or section.get("id") in SKIPPED:
         return
     name = inner(heading)
+    if section.get("id") == LIVE:
+        for cell in section.select(".cell:has(.zo-explorable)"):
+            yield from of_cell(cell, kicker)
+        return
     first = heading.find_next_sibling()
     items = (
         first.find_all("li", recursive=False) if first is not None and first.name == "ul" else []
@@ -172,7 +177,7 @@ def clean(article: Tag, page: str) -> None:
             link["href"] = f"../{page}.html{to}"
         elif not re.match(r"[a-z]+:|\.\./", to):
             link["href"] = f"../{page.rpartition('/')[0]}/{to}"
-    for tag in article.select("[id]"):
+    for tag in article.select("[id]:not(section)"):
         if not tag.find_parent(class_="zo-explorable") and "zo-explorable" not in classes(tag):
             del tag["id"]
 
@@ -187,11 +192,7 @@ def slides(html: str, page: str) -> tuple[str, list[Slide]]:
     title = chapter.select_one("h1") if chapter else None
     if chapter is None or about is None or title is None:
         return "", []
-    ids = {tag: tag.get("id") for tag in chapter.select("section")}
     clean(chapter, page)
-    for tag, name in ids.items():
-        if name in SKIPPED:
-            tag.decompose()
     name = inner(title)
     found = [Slide("", f"<h1>{name}</h1><p>{inner(about)}</p>")]
     for block in chapter.find_all(True, recursive=False):
