@@ -40,8 +40,26 @@ def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     (book / "a.html").write_text(good + bad + other, encoding="utf-8")
     (book / "b.html").write_text('<p id="there"></p>', encoding="utf-8")
     (tmp_path / "c.zip").touch()
-    found = {broken.link for broken in check_pages.broken_links(tmp_path)}
+    found = {broken.link for broken in check_pages.broken_links(tmp_path, "https://example.org/")}
     assert found == {"#gone", "b.html#gone", "gone.svg", "gone.html"}
+
+
+def test_links_of_notebooks_to_the_published_site_are_followed_on_the_built_one(
+    tmp_path: Path,
+) -> None:
+    book, sources = tmp_path / "book", tmp_path / "_sources" / "book"
+    book.mkdir()
+    sources.mkdir(parents=True)
+    (book / "a.html").write_text('<p id="here"></p>', encoding="utf-8")
+    good = "https://example.org/site/book/a.html#here"
+    cell = f'[a]({good}) <{good}>\\n[b]({good}2), https://example.org/site/b.html", see other.org'
+    (sources / "a.ipynb").write_text(cell, encoding="utf-8")
+    found = check_pages.broken_links(tmp_path, "https://example.org/site/")
+    assert {page for page, _ in found} == {"_sources/book/a.ipynb"}
+    assert sorted(link.removeprefix("../../") for _, link in found) == [
+        "b.html",
+        "book/a.html#here2",
+    ]
 
 
 def test_what_a_page_loads_from_elsewhere_is_found() -> None:

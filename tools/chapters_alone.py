@@ -1,22 +1,24 @@
-"""Copies every chapter, alone, into an empty folder, for a kernel that knows zotutor by its wheel.
+"""Writes every reader's notebook, alone, into an empty folder, for a kernel with zotutor's wheel.
 
 python tools/chapters_alone.py FOLDER
 
 FOLDER then holds site/ (the unpacked wheel), chapters/NAME/NAME.ipynb, and jupyter/, a kernel that
 finds zotutor in site/ and not in the source tree. With JUPYTER_PATH=FOLDER/jupyter in the
-environment, `make test CHAPTERS=FOLDER/chapters` shows that each chapter needs nothing else, as for
-a reader who opens one notebook in Colab. PyTorch and the rest are those of the running Python.
+environment, `make test CHAPTERS=FOLDER/chapters` shows that each needs nothing else, as for a
+reader who opens one in Colab and runs all of it. (`make book` executes the chapters themselves,
+with the code of their solutions.) PyTorch and the rest are those of the running Python.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+from reader_notebooks import reader_notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,10 +55,11 @@ def main() -> int:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     write_kernel(folder / "jupyter", folder / "site")
-    for notebook in sorted(ROOT.joinpath("book").glob("*.ipynb")):
-        alone = folder / "chapters" / notebook.stem
+    for page, text in reader_notebooks(ROOT).items():
+        name = Path(page).name
+        alone = folder / "chapters" / name
         alone.mkdir(parents=True)
-        shutil.copy(notebook, alone)
+        alone.joinpath(f"{name}.ipynb").write_text(text, encoding="utf-8")
     return 0
 
 

@@ -2,11 +2,13 @@
 
 python tools/check_pages.py _build/html
 
-tools/build_book.py calls this. Links to other sites are not followed (tools/check_links.py does).
+tools/build_book.py calls this. Links to other sites are not followed (tools/check_links.py does);
+those of the notebooks to the published site are taken for links to the built one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -113,11 +115,28 @@ class Broken(NamedTuple):
     link: str
 
 
-def broken_links(site: Path) -> list[Broken]:
+def links_of_notebooks(site: Path, published: str) -> dict[Path, Places]:
+    """What the notebooks of a site refer to on it, as seen from its first page.
+
+    Args:
+        site: the folder of the built site.
+        published: its address, with a slash at the end.
+    """
+    found = {}
+    for path in site.rglob("*.ipynb"):
+        found[path] = Places()
+        text = path.read_text(encoding="utf-8")
+        for address in re.findall(rf"{re.escape(published)}([^)>\s\"\\]*)", text):
+            found[path].links.add(os.path.relpath(site, path.parent) + "/" + address)
+    return found
+
+
+def broken_links(site: Path, published: str) -> list[Broken]:
     """Links within a site to files that do not exist, or to places that a page does not have."""
     pages = {path: Places() for path in site.rglob("*.html")}
     for path, places in pages.items():
         places.feed(path.read_text(encoding="utf-8"))
+    pages |= links_of_notebooks(site, published)
     found = []
     for path, places in sorted(pages.items()):
         for link in sorted(places.links):
@@ -136,8 +155,12 @@ def main() -> int:
     """Print what is wrong with the pages; 1 if anything is."""
     if len(sys.argv) != 2 or not Path(sys.argv[1], "book").is_dir():
         sys.exit("Usage: python tools/check_pages.py FOLDER, where `make book` has put the site")
+    from book_index import settings  # which needs what builds the site
+
     site = Path(sys.argv[1]).resolve()
-    found = [f"{page}: the link {link} leads nowhere" for page, link in broken_links(site)]
+    published = settings(Path(__file__).resolve().parent.parent)["html"]["baseurl"]
+    broken = broken_links(site, published)
+    found = [f"{page}: the link {link} leads nowhere" for page, link in broken]
     for path in sorted(site.joinpath("book").rglob("*.html")):
         page = path.read_text(encoding="utf-8")
         for place in raw_markup(page):
