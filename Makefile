@@ -5,14 +5,15 @@ PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
-NOTEBOOKS = book/*.ipynb
+NOTEBOOKS = book/*.ipynb course/*.ipynb
+OTTER = $(VENV)/otter
 # What `make test` runs: .ci/run passes chapters copied out of the source tree instead.
 CHAPTERS = book
 # Test processes: one for each processor, each on one thread, but no more than four (memory).
 WORKERS = logical
 PORT = 8000
 
-.PHONY: help book test site-test pdf bench lint format map env serve clean
+.PHONY: help book test course site-test pdf bench lint format map env serve clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is one of"
@@ -28,6 +29,10 @@ fetch: $(STAMP) ## download a language model and its sentences (96 MB), by hash,
 test: $(STAMP) ## run the package's tests, its doctests and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
 		--dist worksteal --cov=zotutor --cov-fail-under=95 tests zotutor $(CHAPTERS)
+
+course: $(OTTER)/.installed ## build the problem set and grade four submissions (otter-grader)
+	@$(OTTER)/bin/python tools/problem_set.py build
+	OMP_NUM_THREADS=1 $(OTTER)/bin/python -m pytest -q course/test_course.py
 
 site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js)
 	@sh tools/site_browser.sh _build/html
@@ -66,4 +71,8 @@ clean: ## remove what book and test made; .venv stays
 # An interrupted installation leaves no stamp, so the next make repeats it.
 $(STAMP): pyproject.toml requirements.lock tools/make_env.sh
 	@sh tools/make_env.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+$(OTTER)/.installed: $(STAMP) course/requirements.txt tools/make_course_env.sh
+	@sh tools/make_course_env.sh "$(VENV)" "$(OTTER)"
 	@touch $@

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import math
-from collections.abc import Callable
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -108,10 +113,16 @@ def test_right_answers_pass(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert line.startswith("Correct: ")
 
 
-@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"four_point", "momentum_step"}))
+def momentum_step_in_float32(f: Any, params: Any, buffer: Tensor, **settings: Any) -> None:
+    """A student whose buffer is rounded to single precision in each step."""
+    RIGHT["momentum_step"](f, params, buffer, **settings)
+    buffer.copy_(buffer.float())
+
+
+@pytest.mark.parametrize("name", RIGHT)
 def test_right_answers_pass_in_float32(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """All but those that step through a function of their own in float64, or write in place."""
-    checker(name)(single(RIGHT[name]))
+    in_place = {"momentum_step": momentum_step_in_float32}
+    checker(name)(in_place.get(name) or single(RIGHT[name]))
     assert "Correct: " in capsys.readouterr().out
 
 
@@ -119,16 +130,53 @@ def raises(*args: Any, **kwargs: Any) -> Any:
     return 1 / 0
 
 
+def leaves(*args: Any, **kwargs: Any) -> Any:
+    sys.exit("leaving")
+
+
+def never_ends(*args: Any, **kwargs: Any) -> Any:
+    return never_ends(*args, **kwargs)
+
+
+def yields(*args: Any, **kwargs: Any) -> Iterator[float]:
+    yield 1.0
+
+
+class Array:
+    """What calls itself an array and has no shape."""
+
+    def __array__(self) -> np.ndarray[Any, Any]:
+        return np.zeros(1)
+
+
+class Awkward:
+    """An object that cannot even be printed."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __float__ = __bool__ = __eq__ = __len__ = __str__ = __repr__  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+with warnings.catch_warnings():  # torch says that these are new
+    warnings.simplefilter("ignore")
+    COMPRESSED = torch.eye(3).to_sparse_csr()
+    NESTED = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
 RETURNED: list[Any] = [
     None, "12", "ten", b"1", [], [1.0], {}, object(), True, 1j, math.nan, math.inf, -1.0, 0,
     10**400, np.nan, np.zeros(3), np.array("x"), torch.zeros(0), torch.zeros(2, 3),
     torch.tensor(math.nan), torch.full((3, 5), math.nan), torch.tensor([True]),
     torch.tensor(1j), torch.zeros(1, device="meta"), torch.zeros(3, 3, 3, device="meta"),
-    torch.eye(3).to_sparse(), torch.nn.Linear(2, 2), print, raises,
+    torch.eye(3).to_sparse(), COMPRESSED, NESTED, torch.nn.Linear(2, 2), print, raises,
+    yields(), Array(), Awkward(),
+    (1.0, 2.0), np.array(None), np.datetime64("2026-01-01"), NotYet, torch.tensor([]),
 ]  # fmt: skip
 GIVEN: list[Any] = [
     None, 5, 0.1, "answer", b"", [], (), {}, 1j, math.nan, torch.zeros(3), np.ones(2), object(),
     lambda: 1, lambda a: a, lambda *a, **k: a, raises, int, print, torch.nn.Linear(2, 2),
+    leaves, never_ends, yields, Array, Awkward(), functools.partial(raises, 1), [lambda a: a],
+    lambda **k: 1, lambda a, b, c, d, e, f, g, h: 1,
 ]  # fmt: skip
 
 
@@ -157,21 +205,83 @@ def test_a_notebook_shows_one_line() -> None:
     with pytest.raises(NotYet) as caught:
         zo.exercises.check_budget("P")
     (line,) = caught.value._render_traceback_()
-    assert line.startswith("Not yet: check_budget: a step costs 2 P forward passes")
+    assert line.startswith("Not yet: check_budget: each step is more accurate")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_a_student_writes_to_spoils_no_later_check(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A right answer that then zeroes all it was given: accepted, or refused in a line."""
+
+    def careless(*args: Any, **kwargs: Any) -> Any:
+        answer = RIGHT[name](*args, **kwargs)
+        with torch.no_grad():
+            for given in args:
+                for tensor in given if isinstance(given, list) else [given]:
+                    if isinstance(tensor, Tensor):
+                        tensor.zero_()
+        return answer
+
+    with contextlib.suppress(NotYet):
+        checker(name)(careless)
+    capsys.readouterr()
+    checker(name)(RIGHT[name])
+    assert "Correct: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", CHECKERS)
-def test_docstrings_do_not_print_solutions(name: str) -> None:
+def test_docstrings_do_not_print_solutions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = inspect.getdoc(getattr(zo.exercises, name)) or ""
     assert "Args:" in text
     assert "NotYet: with a hint" in text
     assert ">>>" not in text
+    short = name.removeprefix("check_")
+    checker(short)(RIGHT.get(short, "same"))
+    solution = capsys.readouterr().out.removeprefix("Correct: ").split(",")[0].strip(" .\n")
+    if re.search(r"[=/*^]", solution):  # a formula, and not what it is about
+        assert solution not in " ".join(text.split())
 
 
+def numbers_of(answer: Any) -> list[float]:
+    """All numbers in an answer."""
+    if isinstance(answer, Tensor):
+        return answer.detach().double().flatten().tolist()
+    return [float(answer)] if isinstance(answer, (int, float)) else []
+
+
+@pytest.mark.parametrize("factor", [1.3719, 0.0])
 @pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"growing_family", "momentum_step"}))
-def test_the_right_number_is_not_printed(name: str) -> None:
-    """Where no slip explains an answer, the hint has what was returned and no more."""
+def test_grading_shows_no_value_that_is_expected(
+    name: str, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the right number nor a ratio to it; small whole numbers are in any sentence."""
+    monkeypatch.setenv("ZOTUTOR_GRADING", "1")
+    secret: list[float] = [1.3719, 1 / 1.3719]
+    public: list[float] = []
+
+    def student(*args: Any, **kwargs: Any) -> Any:
+        right = RIGHT[name](*args, **kwargs)
+        secret.extend(numbers_of(right))
+        if isinstance(right, str):
+            return {"random": "nearest", "independent": "orthogonal"}.get(right, "random")
+        wrong = int(right * factor) + 1 if isinstance(right, int) else right * factor
+        public.extend(numbers_of(wrong))
+        return wrong
+
     with pytest.raises(NotYet) as caught:
-        checker(name)(lambda *args, **kwargs: 3.140625)
-    assert "expected 3" not in str(caught.value)
-    assert str(caught.value).count("3.14") <= 1
+        checker(name)(student)
+    message = str(caught.value).partition(": ")[2]
+    shown = [float(x) for x in re.findall(r"\d+\.?\d*(?:e[+-]?\d+)?", message.replace(",", ""))]
+    for number in shown:
+        if number > 20 or number != round(number):
+            leaked = [s for s in secret if math.isclose(number, abs(s), rel_tol=2e-3)]
+            assert not leaked or any(math.isclose(number, abs(p), rel_tol=2e-3) for p in public)
+    assert "ratio" not in message
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_without_grading_a_ratio_helps(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOTUTOR_GRADING", value)
+    with pytest.raises(NotYet, match="the ratio is 3 to the right one"):
+        zo.exercises.check_constant(lambda a: 3 * math.sqrt(1 / a + 1))

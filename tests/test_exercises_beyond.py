@@ -93,7 +93,7 @@ def test_seconds_needed(student: Callable[[float, float, float], Any], hint: str
         (lambda g, P, kurtosis: g.square().sum(), "one number for each"),
         (lambda g, P, kurtosis: expected_square(g, P, kurtosis) - g.square(), "squared mean"),
         (lambda g, P, kurtosis: expected_square(g, 1, kurtosis) / P, "average P"),
-        (lambda g, P, kurtosis: None, "one number for each"),
+        (lambda g, P, kurtosis: None, "return"),
     ],
 )
 def test_expected_square(student: Callable[[Tensor, int, float], Any], hint: str) -> None:

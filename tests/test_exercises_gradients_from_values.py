@@ -44,8 +44,13 @@ RIGHT: list[Case] = [
 ]
 
 WRONG: list[tuple[Callable[..., None], Callable[..., Any], str]] = [
-    (zo.exercises.check_which_directions, lambda error, d, tokens: "orthogonal", "Solve both"),
-    (zo.exercises.check_which_directions, lambda error, d, tokens: "independent", "Solve both"),
+    (zo.exercises.check_which_directions, lambda error, d, tokens: "orthogonal", "to make them so"),
+    (zo.exercises.check_which_directions, lambda error, d, tokens: "independent", "small error"),
+    (
+        zo.exercises.check_which_directions,
+        lambda error, d, tokens: "orthogonal" if tokens > 16 else "independent",
+        "Solve both",
+    ),
     (zo.exercises.check_which_directions, lambda error, d, tokens: "signs", "expected"),
     (zo.exercises.check_best_eps, lambda delta, third: (3 * delta / third) ** 0.5, "cube root"),
     (zo.exercises.check_best_eps, lambda delta, third: (6 * delta / third) ** (1 / 3), "equal"),

@@ -31,12 +31,17 @@ WRONG: list[tuple[Callable[..., None], Any, str]] = [
     (check_quantum, lambda loss, eps: 2.0**-7 / (2 * eps), "depends on the loss"),
     (check_quantum, lambda loss, eps: spacing(loss) / (3 * eps), "ratio is 0.6667 "),
     (check_which_rounding, lambda update, spacing, steps: None, "expected"),
-    (check_which_rounding, lambda update, spacing, steps: "random", "variances"),
-    (check_which_rounding, lambda update, spacing, steps: "nearest", "variances"),
+    (check_which_rounding, lambda update, spacing, steps: "random", "its variance"),
+    (check_which_rounding, lambda update, spacing, steps: "nearest", "the same error is made"),
+    (
+        check_which_rounding,
+        lambda update, spacing, steps: "random" if steps > 5 else "nearest",
+        "variances",
+    ),
     (check_steps_until_checkpoint, lambda d, P: None, "returned None"),
     (check_steps_until_checkpoint, lambda d, P: 2 * d // 48, "grows with P"),
     (check_steps_until_checkpoint, lambda d, P: 4 * d // (40 + 8 * P), "float32"),
-    (check_steps_until_checkpoint, lambda d, P: d // (40 + 8 * P), "divide"),
+    (check_steps_until_checkpoint, lambda d, P: d // (40 + 8 * P), "takes 2 bytes"),
 ]
 
 

@@ -25,7 +25,8 @@ def test_right_answers_pass(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (lambda a: math.sqrt(1 / a), "is missing"),
         (lambda a: 1 / a + 1, "take the root"),
-        (lambda a: math.sqrt(a + 1), "the ratio is 0.5 "),
+        (lambda a: math.sqrt(a + 1), "the alignment divides"),
+        (lambda a: 3 * math.sqrt(1 / a + 1), "the ratio is 3 "),
         (lambda a: None, "return"),
     ],
 )

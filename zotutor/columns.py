@@ -106,7 +106,7 @@ def _text(cell: str | float) -> str:
 
 
 def _row(cells: tuple[str, ...] | list[str]) -> str:
-    """A line of the table. A bar within a cell would end it; a number and its error stay together."""
+    """A line. A bar within a cell would end it; a number and its error stay together."""
     shown = (
         cell.replace("|", "\\|").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
         for cell in cells

@@ -20,7 +20,6 @@ NAMES = (
     "sst2_minilm",
     "step_size",
     "study",
-    "zo_step_cpu",
 )
 """The tables that ship."""
 

@@ -2,12 +2,17 @@
 
 A wrong answer of any kind raises :class:`NotYet`, never another error of Python or torch. If a
 common slip reproduces the wrong answer, its hint is shown.
+
+Where there is none, a hint says how far off the answer is, by its ratio to the right one. A course
+that is graded turns that off with the environment variable ``ZOTUTOR_GRADING=1``: no message then
+holds a value that is expected, or one it could be computed from.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +39,11 @@ class Slip(NamedTuple):
 
 
 Slips = Sequence[tuple[Any, str]]
+
+
+def grading() -> bool:
+    """Whether messages leave out what is expected, as ``ZOTUTOR_GRADING=1`` asks."""
+    return os.environ.get("ZOTUTOR_GRADING", "0") not in ("", "0")
 
 
 def correct(what: str) -> None:
@@ -68,11 +78,11 @@ def ask(student: Callable[..., Any], call: str, *args: Any, **kwargs: Any) -> An
         return student(*args, **kwargs)
     except NotYet:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotYet(f"{call}: raised {type(error).__name__}: {error}{_place(error)}") from error
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The line of the student's function in which an error arose, as far as it is known."""
     own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     first = own[:1]  # below it are the functions that the student's function calls
@@ -93,13 +103,15 @@ def number(call: str, answer: Any) -> float:
         raise NotYet(f"{call}: returned None; does your function end with `return`?")
     found = answer
     if isinstance(answer, Tensor) or hasattr(answer, "__array__"):
-        size = math.prod(answer.shape)
-        if size != 1:
+        try:
+            shape = tuple(answer.shape)
+            found = answer.item() if math.prod(shape) == 1 else None
+        except Exception:  # noqa: BLE001  # an array without numbers: nested, or on "meta"
+            shape, found = (1,), answer
+        if found is None:
             raise NotYet(
-                f"{call}: returned {type(answer).__name__} of shape {tuple(answer.shape)}, "
-                "expected one number"
+                f"{call}: returned {type(answer).__name__} of shape {shape}, expected one number"
             )
-        found = answer.item() if str(getattr(answer, "device", "cpu")) != "meta" else None
     if not isinstance(found, numbers.Real) or isinstance(found, bool):
         raise NotYet(f"{call}: returned {type(found).__name__}, expected one number")
     try:
@@ -145,8 +157,12 @@ def compare_number(
             raise NotYet(f"{call}: {why}")
     if whole and found != round(found):
         raise NotYet(f"{call}: returned {found:.6g}, expected a whole number; round up, math.ceil")
-    ratio = f"; the ratio is {found / expected:.4g} to the right one" if expected else ""
-    raise NotYet(f"{call}: returned {found:.6g}{ratio}{'. ' if hint else ''}{hint}")
+    off = f"returned {found:.6g}"
+    if grading():
+        off += ", which is not right"
+    elif expected:
+        off += f"; the ratio is {found / expected:.4g} to the right one"
+    raise NotYet(f"{call}: {off}{'. ' if hint else ''}{hint}")
 
 
 def tensor(call: str, answer: Any, expected: Tensor) -> Tensor:
@@ -160,9 +176,11 @@ def tensor(call: str, answer: Any, expected: Tensor) -> Tensor:
             f"{call}: returned {type(answer).__name__}, expected a tensor; does your function end "
             "with `return`?"
         )
-    if answer.is_complex() or answer.dtype == torch.bool or answer.is_meta or answer.is_sparse:
+    plain = answer.layout == torch.strided and not answer.is_nested and not answer.is_quantized
+    if answer.is_complex() or answer.dtype == torch.bool or answer.is_meta or not plain:
         raise NotYet(
-            f"{call}: returned a tensor of {answer.dtype} on {answer.device}, expected real numbers"
+            f"{call}: returned a tensor of {answer.dtype}, {answer.layout}, on {answer.device}, "
+            "expected real numbers in a plain tensor"
         )
     found = answer.detach().to("cpu", expected.dtype)
     if not bool(found.isfinite().all()):
@@ -204,29 +222,47 @@ def compare_tensor(
         )
     worst = (found - expected).abs().argmax()
     index = tuple(int(i) for i in torch.unravel_index(worst, found.shape))
-    raise NotYet(
-        f"{call}: the shape is right, the numbers are not. Furthest off is {index}, with a ratio "
-        f"of {float(found[index] / expected[index]):.4g} to the right one"
-    )
+    off = f"{call}: the shape is right, the numbers are not. Furthest off is {index}"
+    if not grading() and float(expected[index]):
+        off += f", with a ratio of {float(found[index] / expected[index]):.4g} to the right one"
+    raise NotYet(off)
 
 
-def compare_choice(
-    call: str, answer: Any, expected: str, options: Sequence[str], *, hint: str
-) -> None:
-    """Raise :class:`NotYet` with a hint unless an answer is the expected one of some words.
-
-    Args:
-        call: the student's call, as the student would write it.
-        answer: what it returned.
-        expected: the right word.
-        options: the words to choose from.
-        hint: for the student, if another one was chosen.
+def choice(call: str, answer: Any, options: Sequence[str]) -> str:
+    """An answer as one of some words.
 
     Raises:
-        NotYet: with a hint.
+        NotYet: for anything else.
     """
     if not isinstance(answer, str) or answer not in options:
         words = " or ".join(f'"{word}"' for word in options)
         raise NotYet(f"{call}: returned {type(answer).__name__}, expected {words}")
-    if answer != expected:
-        raise NotYet(f'{call}: returned "{answer}". {hint}')
+    return answer
+
+
+def compare_choices(
+    calls: Sequence[str],
+    answers: Sequence[str],
+    expected: Sequence[str],
+    slips: Sequence[tuple[Sequence[str], str]],
+    *,
+    hint: str,
+) -> None:
+    """Raise :class:`NotYet` with a hint unless all choices are right.
+
+    A single wrong word says little: a slip is known by what it chooses in all cases.
+
+    Args:
+        calls: the student's calls, as the student would write them.
+        answers: what they returned.
+        expected: the right words.
+        slips: common mistakes, (the words they lead to, hint) each.
+        hint: for the student, where no slip explains the answers.
+
+    Raises:
+        NotYet: with a hint.
+    """
+    for call, found, right in zip(calls, answers, expected, strict=True):
+        if found != right:
+            why = [text for words, text in slips if list(words) == list(answers)]
+            raise NotYet(f'{call}: returned "{found}". {why[0] if why else hint}')

@@ -18,6 +18,7 @@ from .answers import (
     compare_tensor,
     correct,
     normal,
+    tensor,
 )
 
 __all__ = [
@@ -40,8 +41,14 @@ def check_rank_needed(student: Callable[[float], Any]) -> None:
     for factor in (1.17, 1.5, 2.5, 4.0):
         call = f"rank_needed({factor:g})"
         slip = "the bound is 1 + 3/r, not 3/r: what remains for 3/r is factor - 1"
-        slips = [(math.ceil(3 / factor), slip)]
         expected = math.ceil(3 / (factor - 1))
+        slips = [
+            (math.ceil(3 / factor), slip),
+            (math.floor(3 / (factor - 1)), "rounded down, the bound is above the factor: round up"),
+            (math.ceil(1 / (factor - 1)), "the bound has 3/r: the 3 is lost"),
+            (math.ceil(2 / (factor - 1)), "the three terms of the excess add up to 3/r, not 2/r"),
+        ]
+        slips = [(wrong, text) for wrong, text in slips if wrong != expected]
         hint = "solve 1 + 3/r <= factor for r, and round up to an int"
         compare_number(call, ask(student, call, factor), expected, slips, whole=True, hint=hint)
     correct("r = 3 / (factor - 1), rounded up, whatever the model.")
@@ -91,7 +98,7 @@ def check_seconds_needed(student: Callable[[float, float, float], Any]) -> None:
     Raises:
         NotYet: with a hint.
     """
-    for squared, seconds, error in ((7.0, 0.03, 0.1), (13.0, 0.01, 0.5), (4.0, 2.0, 0.25)):
+    for squared, seconds, error in ((7.0, 0.03, 0.3), (13.0, 0.01, 0.5), (4.0, 2.0, 0.25)):
         call = f"seconds_needed({squared:g}, {seconds:g}, {error:g})"
         slips = [
             (
@@ -101,6 +108,11 @@ def check_seconds_needed(student: Callable[[float, float, float], Any]) -> None:
             (
                 squared**2 * seconds / error**2,
                 "what you are given is C^2 already; do not square it again",
+            ),
+            (squared / error**2, "this is the number of directions; each takes some seconds"),
+            (
+                math.ceil(squared / error**2) * seconds,
+                "do not round: the number of directions is a mean over steps",
             ),
         ]
         hint = "first find the number of directions from C^2 / P = error^2, and do not round it"
@@ -122,8 +134,8 @@ def check_expected_square(student: Callable[[Tensor, int, float], Any]) -> None:
     squared = g.square().sum()
     for P, kurtosis in ((1, 1.0), (1, 3.0), (4, 3.0), (8, 1.0)):
         call = f"expected_square(g, {P}, {kurtosis:g})"
-        answer = ask(student, call, g.clone(), P, kurtosis)
-        if not isinstance(answer, Tensor) or answer.shape != g.shape:
+        answer = tensor(call, ask(student, call, g.clone(), P, kurtosis), g)
+        if answer.shape != g.shape:
             raise NotYet(
                 f"{call}: return a tensor with one number for each coordinate, shaped as g"
             )
@@ -136,6 +148,15 @@ def check_expected_square(student: Callable[[Tensor, int, float], Any]) -> None:
             (
                 (squared + (kurtosis - 1) * g.square()) / P,
                 "this is one direction's over P: find E[(u . g)^2 u_k^2], then average P of them",
+            ),
+            (squared + (P + kurtosis - 2) * g.square(), "divide by P"),
+            (
+                (squared + (P + 1) * g.square()) / P,
+                "this is for Gaussian directions: E[u_k^4] is the kurtosis",
+            ),
+            (
+                (squared + (P - 1) * g.square()) / P,
+                "this is for random signs: E[u_k^4] is the kurtosis",
             ),
         ]
         compare_tensor(call, answer, expected, slips)

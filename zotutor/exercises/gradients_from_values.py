@@ -12,7 +12,8 @@ from torch import Tensor
 from .answers import (
     NotYet,
     ask,
-    compare_choice,
+    choice,
+    compare_choices,
     compare_number,
     correct,
 )
@@ -104,7 +105,7 @@ def check_four_point(student: Callable[..., Any]) -> None:
     def f(at: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return (at @ weights).exp()
+        return (at @ weights.to(at.dtype)).exp()  # a student may compute in float32
 
     def two_point(eps: float) -> float:
         return float(f(theta + eps * u) - f(theta - eps * u)) / (2 * eps)
@@ -135,7 +136,8 @@ def check_four_point(student: Callable[..., Any]) -> None:
             raise NotYet("four_point: theta was written; evaluate at new tensors, theta + eps * u")
         if calls > 4:
             raise NotYet(f"four_point: called f {calls} times; 4 are enough")
-        compare_number(call, answer, (4 * near - far) / 3, slips)
+        # differences of float32 values are good to 1e-6 / eps
+        compare_number(call, answer, (4 * near - far) / 3, slips, rtol=1e-4)
     correct("four values give an error of order eps^4.")
 
 
@@ -151,14 +153,31 @@ def check_which_directions(student: Callable[..., str]) -> None:
         NotYet: with a hint.
     """
     cases = ((3.0, 1_000_000, 1024), (0.1, 10_000, 1024), (1.0, 1000, 16), (1.0, 1000, 4096))
+    words = ("independent", "orthogonal")
+    calls, answers, expected = [], [], []
     for error, d, tokens in cases:
         drawn, turned = (d - 1) / error**2, d / (1 + error**2)
         costs = {
             "independent": 4 * tokens * drawn,
             "orthogonal": 4 * tokens * turned + 2 * turned**2,
         }
-        call = f"which_directions({error:g}, {d}, {tokens})"
-        answer = ask(student, call, error, d, tokens)
-        hint = "Solve both laws for P, and compare 4 tokens P with 4 tokens P + 2 P^2."
-        compare_choice(call, answer, min(costs, key=costs.__getitem__), list(costs), hint=hint)
+        calls.append(f"which_directions({error:g}, {d}, {tokens})")
+        answers.append(choice(calls[-1], ask(student, calls[-1], error, d, tokens), words))
+        expected.append(min(costs, key=costs.__getitem__))
+    slips = [
+        (
+            ["orthogonal"] * 4,
+            "Orthogonal ones always need fewer passes, but to make them so takes 2 d P^2.",
+        ),
+        (
+            ["independent"] * 4,
+            "For a small error independent ones need 1 / error^2 times as many passes.",
+        ),
+        (
+            [words[word == "independent"] for word in expected],
+            "Just the other way round: take the one with fewer operations.",
+        ),
+    ]
+    hint = "Solve both laws for P, and compare 4 tokens P with 4 tokens P + 2 P^2."
+    compare_choices(calls, answers, expected, slips, hint=hint)
     correct("orthogonal ones where the error is small and a pass is expensive.")

@@ -83,8 +83,8 @@ def check_norm_variance(student: Callable[[Tensor, int], float | Tensor]) -> Non
     along = number(name, ask(student, name, axis, 2))
     if abs(along) > 1e-9:
         raise NotYet(
-            f"norm_variance([0, 3, 0], 2): returned {along:.6g}, expected 0; the square of a sign "
-            "is always 1"
+            f"norm_variance([0, 3, 0], 2): returned {along:.6g}; what is the square of a sign, and "
+            "can it vary?"
         )
     correct("signs lose nothing of a vector along one axis, and are Gaussian for spread ones.")
 

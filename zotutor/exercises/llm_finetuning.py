@@ -8,7 +8,8 @@ from typing import Any
 
 from .answers import (
     ask,
-    compare_choice,
+    choice,
+    compare_choices,
     compare_number,
     correct,
 )
@@ -25,7 +26,7 @@ def check_quantum(student: Callable[[float, float], Any]) -> None:
     Raises:
         NotYet: with a hint.
     """
-    for loss, eps in ((0.69, 1e-3), (0.3, 1e-3), (2.5, 1e-2), (1.0, 1e-4)):
+    for loss, eps in ((0.3, 1e-3), (0.69, 1e-3), (2.5, 1e-2), (1.0, 1e-4)):
         call = f"quantum({loss:g}, {eps:g})"
         spacing = 2.0 ** (math.floor(math.log2(loss)) - 7)
         slips = [
@@ -36,6 +37,11 @@ def check_quantum(student: Callable[[float, float], Any]) -> None:
             (
                 2.0**-7 / (2 * eps),
                 "the spacing depends on the loss: 2^-7 between 1 and 2, and half of it below",
+            ),
+            (spacing / eps, "both probes together are 2 eps apart: divide by 2 eps"),
+            (
+                spacing / 2 / (2 * eps),
+                "8 bits of precision count the leading one: 2^7 values between powers of two",
             ),
         ]
         hint = "bfloat16 has 2^7 values between one power of two and the next"
@@ -62,6 +68,8 @@ def check_steps_until_checkpoint(student: Callable[[int, int], Any]) -> None:
                 "a record grows with P: 8 bytes for each projected gradient, and 40 for the rest",
             ),
             (2 * exact, "this is for float32; the checkpoint in question has 2 bytes a parameter"),
+            (exact / 2, "a parameter of the checkpoint in question takes 2 bytes"),
+            (2 * d / (8 * P), "a record holds more than its projected gradients: 40 bytes more"),
         ]
         hint = "divide 2 d bytes by the bytes of a record, 40 + 8 P"
         answer = ask(student, call, d, P)
@@ -80,18 +88,33 @@ def check_which_rounding(student: Callable[[float, float, int], Any]) -> None:
         NotYet: with a hint.
     """
     cases = ((0.1, 1.0, 5), (0.1, 1.0, 50), (0.4, 1.0, 3), (0.9, 1.0, 5), (2e-5, 2.4e-4, 20))
+    words = ("nearest", "random")
+    calls, answers, expected = [], [], []
     for update, spacing, steps in cases:
         squares = {
             "nearest": (steps * min(update, spacing - update)) ** 2,
             "random": steps * update * (spacing - update),
         }
-        call = f"which_rounding({update:g}, {spacing:g}, {steps})"
-        hint = (
-            "To nearest, every step makes the same error, and they add up; at random, the "
-            "variances of the theorem add up."
-        )
-        answer = ask(student, call, update, spacing, steps)
-        compare_choice(
-            call, answer, min(squares, key=squares.__getitem__), list(squares), hint=hint
-        )
+        calls.append(f"which_rounding({update:g}, {spacing:g}, {steps})")
+        answers.append(choice(calls[-1], ask(student, calls[-1], update, spacing, steps), words))
+        expected.append(min(squares, key=squares.__getitem__))
+    slips = [
+        (
+            ["nearest"] * 5,
+            "One step to nearest errs least, but the same error is made in every step.",
+        ),
+        (
+            ["random"] * 5,
+            "At random the mean is right; in few steps its variance is the larger square.",
+        ),
+        (
+            [words[word == "nearest"] for word in expected],
+            "Just the other way round: take the one with the smaller mean square error.",
+        ),
+    ]
+    hint = (
+        "To nearest, every step makes the same error, and they add up; at random, the variances "
+        "of the theorem add up."
+    )
+    compare_choices(calls, answers, expected, slips, hint=hint)
     correct("at random, once the whole movement is more than about a spacing.")

@@ -31,9 +31,9 @@ def check_perturbations_for_share(student: Callable[[Tensor, float], Any]) -> No
         NotYet: with a hint.
     """
     spectra = (
-        torch.tensor([1.0, 0.5, 0.25, 0.1, 0.01], dtype=torch.float64),
-        torch.tensor([3.0, 3.0, 2.5, 2.0, 1.0, 0.0, 0.0], dtype=torch.float64),
         torch.linspace(0.01, 5.0, 40, dtype=torch.float64),
+        torch.tensor([3.0, 3.0, 2.5, 2.0, 1.0, 0.0, 0.0], dtype=torch.float64),
+        torch.tensor([1.0, 0.5, 0.25, 0.1, 0.01], dtype=torch.float64),
     )
     for h in spectra:
         for share in (0.3, 0.5, 0.9):

@@ -25,7 +25,7 @@ def check_constant(student: Callable[[float], Any]) -> None:
     Raises:
         NotYet: with a hint.
     """
-    for alignment in (1.0, 0.25, 0.05):
+    for alignment in (0.25, 0.05, 1.0):
         call = f"constant({alignment:g})"
         squared = 1 / alignment + 1
         slips = [
@@ -34,6 +34,8 @@ def check_constant(student: Callable[[float], Any]) -> None:
                 "the term |B g|^2 of the law is missing: at a' = 1 one direction is noisy, C^2 = 2",
             ),
             (squared, "this is C^2, the law of the squared deviation; take the root"),
+            (math.sqrt(1 / alignment) + 1, "the 1 belongs under the root"),
+            (math.sqrt(alignment + 1), "the alignment divides: |B g|^2 is the smaller of the two"),
         ]
         hint = "divide norm(B)_F^2 |g|^2 + |B g|^2 by |B g|^2"
         compare_number(call, ask(student, call, alignment), math.sqrt(squared), slips, hint=hint)
@@ -54,6 +56,8 @@ def check_steps(student: Callable[[float, float], Any]) -> None:
         exact = (C / deviation) ** 2
         root = "the deviation falls with the root of T, not with T itself"
         slips = [(rounded(C / deviation), root) for rounded in (float, math.ceil, math.floor)]
+        slips.append((math.floor(exact), "rounded down, T does not reach the deviation: round up"))
+        slips.append((math.ceil(C**2 / deviation), "the deviation is squared as well"))
         hint = "solve C / sqrt(T) = deviation for T, and round up to an int"
         answer = ask(student, call, C, deviation)
         compare_number(call, answer, math.ceil(exact), slips, whole=True, hint=hint)
@@ -72,8 +76,12 @@ def check_budget(answer: str) -> None:
     if not isinstance(answer, str) or answer not in ("P", "T", "same"):
         raise NotYet('check_budget: answer with "P", "T" or "same"')
     if answer != "same":
+        seen = {
+            "P": "each step is more accurate, and there are fewer of them",
+            "T": "there are more steps, and each of them is less accurate",
+        }
         raise NotYet(
-            "check_budget: a step costs 2 P forward passes, so the budget fixes T P; what does the "
-            "law depend on?"
+            f"check_budget: {seen[answer]}: a step costs 2 P forward passes, so the budget fixes "
+            "T P; what does the law depend on?"
         )
     correct("a budget of 2 T P forward passes fixes T P, and with it the deviation.")

@@ -175,6 +175,10 @@ def check_perturbations_per_step(student: Callable[..., float]) -> None:
         slips = [
             (_fastest(1, d_H, probe, update), "The machines measure at the same time."),
             (_fastest(machines, d_H, probe, 0.0), "An update takes time, too."),
+            (
+                _fastest(machines, d_H, probe, update, floor=0.0),
+                "However many directions, steps are needed: 1 + (1 + d_H) / P, with the 1.",
+            ),
         ]
         hint = (
             "The number of steps goes as 1 + (1 + d_H) / P, and a step takes "
@@ -182,16 +186,17 @@ def check_perturbations_per_step(student: Callable[..., float]) -> None:
         )
         answer = ask(student, call, machines, d_H, probe, update)
         expected = _fastest(machines, d_H, probe, update)
+        slips = [(wrong, text) for wrong, text in slips if wrong != expected]
         compare_number(call, answer, expected, slips, whole=True, hint=hint)
     correct(
         "one if probes are all that costs; more where they run in parallel or updates are slow."
     )
 
 
-def _fastest(machines: int, d_H: float, probe: float, update: float) -> int:
+def _fastest(machines: int, d_H: float, probe: float, update: float, *, floor: float = 1.0) -> int:
     """The P for which steps times seconds per step is smallest."""
 
     def seconds(P: int) -> float:
-        return (1 + (1 + d_H) / P) * (2 * math.ceil(P / machines) * probe + update)
+        return (floor + (1 + d_H) / P) * (2 * math.ceil(P / machines) * probe + update)
 
     return min(range(1, 1000), key=seconds)
