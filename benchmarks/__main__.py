@@ -26,6 +26,7 @@ from .runner import Comparison, measure, peak_of
 NAMES = (
     "step",
     "kernel",
+    "gram",
     "forward_sketch",
     "sketch",
     "prediction",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,8 @@ from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 import zotutor as zo
 
-from . import models
-from .runner import Call, Case, Comparison
+from . import jax_kernels, models
+from .runner import Call, Case, Comparison, Timed
 
 BASE = "the tutorial's contraction"
 PRODUCTS = "the tutorial's vector products"
@@ -76,6 +78,13 @@ def vector_products(model: nn.Module, x_o: Tensor, x_u: Tensor) -> Tensor:
     return vmap(vmap(pair, (None, 0)), (0, None))(x_o, x_u)
 
 
+def load_libraries() -> None:
+    """Call every way on next to nothing, so that no import counts as memory of a kernel."""
+    model, x = nn.Linear(2, 2), torch.ones(1, 2)
+    for way in (contraction, vector_products, zo.entk):
+        way(model, x, x)
+
+
 def ways(
     build: Callable[[], nn.Module],
     shape: Sequence[int],
@@ -84,21 +93,29 @@ def ways(
     device: str,
 ) -> dict[str, Call]:
     """The ways by name, on the same model and inputs."""
+    load_libraries()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build().to(device)
         x_o, x_u = (torch.randn(n, *shape).to(device) for n in N)
-    found: dict[str, Call] = {
+    found = ours_and_tutorial(model, x_o, x_u)
+    if not slow:
+        del found[PRODUCTS]
+    return found
+
+
+def ours_and_tutorial(model: nn.Module, x_o: Tensor, x_u: Tensor) -> dict[str, Call]:
+    """The package's kernel and the tutorial's two."""
+    return {
         BASE: lambda: contraction(model, x_o, x_u),
         OURS: lambda: zo.entk(model, x_o, x_u),
+        PRODUCTS: lambda: vector_products(model, x_o, x_u),
     }
-    if slow:
-        found[PRODUCTS] = lambda: vector_products(model, x_o, x_u)
-    return found
 
 
 def language_ways(device: str) -> dict[str, Call]:
     """OPT-125M on 8 texts of 32 tokens: the kernel of two words after the last of them."""
+    load_libraries()
     model = models.opt("OPT-125M", device)
     tokens = models.batch_of(8, 32, device, 49000)
     rows = zo.llm.Rows(model, words=[100, 200])
@@ -110,10 +127,40 @@ def language_ways(device: str) -> dict[str, Call]:
     return {FORWARDS: forward, OURS: lambda: zo.entk(rows, tokens, tokens)}
 
 
+def exact_ways(device: str) -> dict[str, Call]:
+    """A perceptron with tanh in float64, where structured derivatives of another library apply."""
+    load_libraries()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Linear(n, m) for n, m in ((64, 256), (256, 256), (256, 10))]
+        model = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
+        x_o, x_u = torch.randn(32, 64).double(), torch.randn(32, 64).double()
+    model = model.double()
+    found = ours_and_tutorial(model.to(device), x_o.to(device), x_u.to(device))
+    if device == "cpu" and jax_kernels.VARIABLE in os.environ:
+        weights = [(each.weight.detach().numpy(), each.bias.detach().numpy()) for each in layers]
+        threads = torch.get_num_threads()
+        peer = jax_kernels.Peer(weights, x_o.numpy(), x_u.numpy(), threads=threads)
+        _first_calls.update(peer.first)
+        found |= jax_kernels.ways(peer, Timed)
+    else:
+        print(f"  (without neural-tangents: {jax_kernels.VARIABLE} names no Python)")
+    return found
+
+
+_first_calls: dict[str, float] = {}
+
+
+def compilation(_: str) -> dict[str, Any]:
+    """Seconds of first calls of what compiles."""
+    return {"first_call": {name: round(seconds, 3) for name, seconds in _first_calls.items()}}
+
+
 CNN = "the tutorial's CNN, 20 x 5, V = 10"
 MLP = "MLP 64-256-256-10, 32 x 32, V = 10"
 WIDE = "MLP 64-512-512-10, 128 x 128, V = 10"
 MANY = "MLP 64-256-256-100, 16 x 16, V = 100"
+EXACT = "MLP 64-256-256-10, tanh, float64, 32 x 32"
 WORDS = "OPT-125M, 8 texts of 32 tokens, 2 words"
 
 
@@ -135,6 +182,7 @@ def cases(_: str) -> list[Case]:
         case(MLP, partial(perceptron, 256, 10), (64,), (32, 32)),
         case(MANY, partial(perceptron, 256, 100), (64,), (16, 16), slow=False),
         case(WIDE, partial(perceptron, 512, 10), (64,), (128, 128), slow=False),
+        Case(EXACT, exact_ways, BASE, tolerance=1e-12, about=compilation, memory=False),
         Case(WORDS, language_ways, FORWARDS, seconds=60.0),
     ]
 

@@ -118,7 +118,13 @@ def about(d: int, P: int, device: str) -> dict[str, Any]:
     """The Gram errors, and the law."""
     g = gradients(d, "cpu")
     errors = {name: gram_error(call().cpu(), g) for name, call in ways(d, P, device).items()}
-    return {"d": d, "P": P, "rows": ROWS, "law": expected_error(g, P), "Gram error": errors}
+    return {
+        "d": d,
+        "P": P,
+        "rows": ROWS,
+        "gram_error_law": expected_error(g, P),
+        "gram_error": errors,
+    }
 
 
 def case(d: int, P: int) -> Case:

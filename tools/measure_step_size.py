@@ -48,9 +48,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "smollm2": {
         "steps": 32,
         "batch_size": 4,
-        "seeds": 2,
+        "seeds": 3,
         "samples": 16,
-        "lrs": [1e-4, 2e-4, 5e-5, 4e-4, 2.5e-5, 8e-4],
+        "lrs": [7.1e-5, 1e-4, 5e-5, 2e-4, 2.8e-4, 1.4e-4, 3.5e-5],
     },
 }
 
@@ -150,14 +150,21 @@ def measure(name: str, folder: Path) -> None:
 
 
 def ends(folder: Path, name: str, family: str) -> dict[float, tuple[float, int]]:
-    """For each learning rate: the mean loss of the last quarters of runs, and how many runs."""
-    found: dict[float, list[float]] = {}
+    """For each learning rate: the mean loss of the last quarters of runs, and how many runs.
+
+    Of seeds with which every learning rate was run, since those of one seed see the same batches.
+    """
+    found: dict[float, dict[int, float]] = {}
     steps = SETTINGS[name]["steps"]
     for path in sorted(folder.glob(f"{name}-{family}-*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         last = cell["losses"][-(steps // 4) :] if len(cell["losses"]) == steps else [math.inf]
-        found.setdefault(cell["lr"], []).append(sum(last) / len(last))
-    return {lr: (sum(losses) / len(losses), len(losses)) for lr, losses in sorted(found.items())}
+        found.setdefault(cell["lr"], {})[cell["seed"]] = sum(last) / len(last)
+    seeds = set.intersection(*(set(of_seed) for of_seed in found.values())) if found else set()
+    if not seeds:
+        return {}
+    means = {lr: sum(of_seed[s] for s in seeds) / len(seeds) for lr, of_seed in found.items()}
+    return {lr: (mean, len(seeds)) for lr, mean in sorted(means.items())}
 
 
 def crossing(losses: dict[float, tuple[float, int]], limit: float) -> float | None:

@@ -18,7 +18,6 @@ NAMES = (
     "sst2_minilm",
     "step_size",
     "study",
-    "zo_step_cpu",
 )
 """The tables that ship."""
 
