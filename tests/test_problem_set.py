@@ -121,3 +121,21 @@ def test_the_page_for_instructors_has_every_question_with_its_points() -> None:
     assert {name: int(points) for name, _, points in rows} == given
     assert sum(given.values()) == 100
     assert sum(int(minutes) for _, minutes, _ in rows) == 180
+
+
+def test_a_session_takes_90_minutes_and_its_exercises_what_they_say() -> None:
+    page = ROOT.joinpath("book", "instructors.md").read_text(encoding="utf-8")
+    chapters = "".join(
+        "".join("".join(cell["source"]) for cell in json.loads(path.read_bytes())["cells"])
+        for path in sorted(ROOT.joinpath("book").glob("*.ipynb"))
+    )
+    minutes = dict(re.findall(r":label: (ex-[a-z-]+)\n\*\*(\d+) minutes", chapters))
+    rows = re.findall(
+        r"^\| \d \|.*\| \d+ \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE
+    )
+    sessions = re.split(r"^### \d\. ", page.partition("\n## Slides")[0], flags=re.MULTILINE)[1:]
+    assert len(rows) == len(sessions) == 6
+    for row, session in zip(rows, sessions, strict=True):
+        assert sum(map(int, row)) == 90
+        named = re.findall(r"\{ref\}`(ex-[a-z-]+)`", session)
+        assert sum(int(minutes[name]) for name in named) == int(row[2])

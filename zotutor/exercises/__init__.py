@@ -3,7 +3,8 @@
 Each takes the student's function or answer, and prints "Correct" or raises :class:`NotYet`, an
 AssertionError, with a hint. They compare with the definition at a few arguments, or, where an
 estimate is wanted, its mean over many draws with what it estimates. If they differ, common slips
-are tried in turn, and the one that reproduces the wrong answer becomes the hint.
+are tried in turn, and the one that reproduces the wrong answer becomes the hint. With the
+environment variable ``ZOTUTOR_GRADING=1`` no message holds a value that is expected.
 
 Example:
     >>> check_budget("P")
