@@ -105,6 +105,30 @@ def test_panels_are_stacked_so_that_each_is_shown_once(
     assert height == pytest.approx(panels * float(root.get("viewBox").split()[3]))
 
 
+def test_ticks_between_panels_do_not_keep_them_side_by_side(tmp_path: Path) -> None:
+    drawings = extension("drawings")
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 3), layout="constrained")
+    for ax in axes:
+        ax.loglog([1, 1000], [0.01, 10])  # a tick label is wider than the gap allows a turned one
+    figure.savefig(tmp_path / "a.svg", format="svg")
+    plt.close(figure)
+    root = ElementTree.parse(tmp_path / "a.svg").getroot()
+    (_, second) = drawings.panels_of(root)
+    ((strip,), (other,)) = drawings.views(root)
+    assert strip[1] == other[0] == second.beginning < second.left - 15  # with its labels
+
+
+def test_rows_that_belong_together_are_not_torn_apart(tmp_path: Path) -> None:
+    drawings = extension("drawings")
+    figure, axes = plt.subplots(3, 2, figsize=(6.5, 6), layout="constrained")
+    for picture, bars in axes:
+        picture.imshow(np.eye(3))
+        bars.bar([0, 1], [0, 1])
+    figure.savefig(tmp_path / "a.svg", format="svg")
+    plt.close(figure)
+    assert not drawings.views(ElementTree.parse(tmp_path / "a.svg").getroot())
+
+
 def test_one_panel_is_not_stacked(tmp_path: Path) -> None:
     drawings = extension("drawings")
     drawn(tmp_path / "a.svg", 1)
