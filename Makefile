@@ -34,7 +34,7 @@ course: $(OTTER)/.installed ## build the problem set and grade four submissions 
 	@$(OTTER)/bin/python tools/problem_set.py build
 	OMP_NUM_THREADS=1 $(OTTER)/bin/python -m pytest -q course/test_course.py
 
-site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js 20)
+site-test: ## test the site that `make book` built, in headless Chromium (needs Node.js)
 	@sh tools/site_browser.sh _build/html
 
 pdf: $(STAMP) ## make one PDF of the site that `make book` built (needs the same)

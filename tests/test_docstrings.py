@@ -193,3 +193,43 @@ def test_the_central_law_is_one_formula(rendered: Rendered) -> None:
 def test_a_parameter_is_set_off_by_a_dash(rendered: Rendered) -> None:
     assert " – " in rendered.texts["zotutor.figures.sliders.explore"]
     assert not any(" -- " in text for text in rendered.texts.values())
+
+
+def literal_blocks(tree: nodes.document) -> Iterator[str]:
+    """What is set apart in the docstrings of a module."""
+    for content in tree.findall(addnodes.desc_content):
+        yield from (block.astext() for block in content.findall(nodes.literal_block))
+
+
+def test_formulas_are_typeset_and_nothing_in_them_is_lost(rendered: Rendered) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
+        typeset = importlib.import_module("formulas").typeset
+    found = {
+        text: typeset(text) for tree in rendered.trees.values() for text in literal_blocks(tree)
+    }
+    formulas = {text: tex for text, tex in found.items() if tex}
+    assert len(formulas) >= 18
+    for text, tex in formulas.items():
+        assert tex.count("{") == tex.count("}")
+        shown = tex.replace(r"\eta", r"\eta lr").replace(r"\varepsilon", "eps").replace("V", "r")
+        for word in re.findall(r"[A-Za-z]+|\d+", text.replace("norm", "Vert").replace("V", "r")):
+            assert word in shown or word == "T", (text, tex)
+        for sign in "+=|[]":
+            assert tex.count(sign) == re.sub("[<>]=", "", text).count(sign), (text, tex)
+        assert tex.count("^") == text.count("^")
+    left = [text for text, tex in found.items() if not tex and re.search(r"\^|sum_|sqrt", text)]
+    assert not left, "Write these as formulas, or teach book/_ext/formulas.py to read them"
+
+
+def test_the_central_law_is_typeset() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
+        typeset = importlib.import_module("formulas").typeset
+    law = "[norm(J_o)_F^2 + norm(K)_F^2\n + (kappa - 3) sum_k (sum_i J_o[i,k]^2)] / P;"
+    assert re.sub(r"\s+", "", typeset(law)) == re.sub(
+        r"\s+",
+        "",
+        r"\begin{aligned}& [\lVert J_{o}\rVert_F^{2} + \lVert K\rVert_F^{2}\\"
+        r"&\qquad + (\kappa-3)\sum_{k} (\sum_{i} J_{o}[i,k]^{2})] / P;\end{aligned}",
+    )

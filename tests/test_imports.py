@@ -20,12 +20,12 @@ import zotutor as zo
 PACKAGE = Path(zo.__file__).parent
 LAZY = ("datasets", "exercises", "experiments", "explorables", "figures", "llm", "models")
 READING_ORDER = (
-    "parameters checks deprecation statistics tables streams directions closure fused probe "
-    "rounding estimators optim calling jacobians factors recorder uses sketches kernels tiles "
-    "similarity fidelity laws pairs bounds concentration batches contraction orthogonal tails "
-    "dynamics trajectories planning moments curvature step_size run_planning claims downloads "
-    "datasets models experiments figures exercises llm explorables cli_messages cli_options cli "
-    "__main__"
+    "parameters checks deprecation statistics columns tables streams directions closure fused "
+    "probe rounding estimators optim calling jacobians factors recorder uses sketches kernels "
+    "tiles similarity fidelity laws pairs bounds concentration batches contraction orthogonal "
+    "tails dynamics trajectories planning moments curvature step_size run_planning claims "
+    "downloads datasets models experiments figures exercises llm explorables cli_messages "
+    "cli_options cli __main__"
 ).split()
 """A module may need those before it in this list, and none after."""
 

@@ -22,8 +22,8 @@ EXTENSIONS = ROOT / "book" / "_ext"
 
 
 def extension(name: str) -> ModuleType:
-    """An extension of the book, imported; without Sphinx there is none."""
-    pytest.importorskip("sphinx")
+    """An extension of the book, imported; without the extra `site` there is none."""
+    pytest.importorskip("jupyter_book")
     sys.path.insert(0, str(EXTENSIONS))
     try:
         return import_module(name)
@@ -103,6 +103,30 @@ def test_panels_are_stacked_so_that_each_is_shown_once(
     width, height = (float(n) for n in stacked.get("viewBox").split()[2:])
     assert width < 320
     assert height == pytest.approx(panels * float(root.get("viewBox").split()[3]))
+
+
+def test_ticks_between_panels_do_not_keep_them_side_by_side(tmp_path: Path) -> None:
+    drawings = extension("drawings")
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 3), layout="constrained")
+    for ax in axes:
+        ax.loglog([1, 1000], [0.01, 10])  # a tick label is wider than the gap allows a turned one
+    figure.savefig(tmp_path / "a.svg", format="svg")
+    plt.close(figure)
+    root = ElementTree.parse(tmp_path / "a.svg").getroot()
+    (_, second) = drawings.panels_of(root)
+    ((strip,), (other,)) = drawings.views(root)
+    assert strip[1] == other[0] == second.beginning < second.left - 15  # with its labels
+
+
+def test_rows_that_belong_together_are_not_torn_apart(tmp_path: Path) -> None:
+    drawings = extension("drawings")
+    figure, axes = plt.subplots(3, 2, figsize=(6.5, 6), layout="constrained")
+    for picture, bars in axes:
+        picture.imshow(np.eye(3))
+        bars.bar([0, 1], [0, 1])
+    figure.savefig(tmp_path / "a.svg", format="svg")
+    plt.close(figure)
+    assert not drawings.views(ElementTree.parse(tmp_path / "a.svg").getroot())
 
 
 def test_one_panel_is_not_stacked(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from . import (
 )
 from .bounds import jl_epsilon, jl_min_perturbations, kernel_error_bound
 from .closure import NonFiniteLossError
+from .columns import Table
 from .directions import Gaussian, LowRank, Rademacher, Sparse, Sphere, Uniform
 from .dynamics import one_step, step_change
 from .estimators import estimate_gradient
@@ -72,6 +73,7 @@ __all__ = [
     "Rademacher",
     "Sparse",
     "Sphere",
+    "Table",
     "Uniform",
     "alignment",
     "alignments",

@@ -66,13 +66,13 @@ def jl_min_perturbations(
 
     With
 
-        P >= (2 ln n + ln(k / delta)) / (c epsilon^2), c = [epsilon - ln(1 + epsilon)] /
-        (2 epsilon^2), which tends to 1/4 as epsilon tends to 0,
+        P >= (2 ln n + ln(k / delta)) / (c epsilon^2),
+        c = [epsilon - ln(1 + epsilon)] / (2 epsilon^2),
 
     with probability at least 1 - delta |(U^T a) . (U^T b) - a . b| <= epsilon |a| |b| for every
-    pair a, b of two different ones of the n vectors. k = 1 for Gaussian (the paper's form); k = 2
-    for Rademacher, Uniform and Sphere, whose proof bounds the norms of a + b and a - b. The number
-    of parameters d does not appear.
+    pair a, b of two different ones of the n vectors. c tends to 1/4 as epsilon tends to 0. k = 1
+    for Gaussian (the paper's form); k = 2 for Rademacher, Uniform and Sphere, whose proof bounds
+    the norms of a + b and a - b. The number of parameters d does not appear.
 
     scikit-learn's ``johnson_lindenstrauss_min_dim`` answers another question: how many are enough
     to preserve squared distances with a probability of at least 1/n, by its proof.

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zotutor.columns import Table
+
 NAMES = (
     "minilm_kernel",
     "mnist_fidelity",
@@ -114,9 +116,7 @@ def performance_as_markdown(record: dict[str, Any]) -> str:
     """
     about = [record[key] for key in ("machine", "clock", "date")]
     head = f"{record['title']}: {', '.join(about)}, torch {record['torch']}; `{record['command']}`"
-    lines = [head[:1].upper() + head[1:], ""]
-    lines.append("| case | way | time | over the base (quartiles) | memory | goal |")
-    lines.append("|:--|:--|--:|--:|--:|:--|")
+    table = Table("case", "way", "time", "over the base (quartiles)", "memory", "goal")
     for case in record["cases"]:
         for number, row in enumerate(case["ways"]):
             low, high = row["quartiles"]
@@ -127,9 +127,9 @@ def performance_as_markdown(record: dict[str, Any]) -> str:
             if "goal" in row:
                 met = "met" if row["ratio"] <= row["goal"] else "not met"
                 goal = f"{row['goal']:g}, {met}"
-            cells = ["" if number else case["case"], row["way"], _duration(row["seconds"])]
-            lines.append("| " + " | ".join([*cells, ratio, memory, goal]) + " |")
-    return "\n".join(lines)
+            name = "" if number else case["case"]
+            table.add(name, row["way"], _duration(row["seconds"]), ratio, memory, goal)
+    return f"{head[:1].upper() + head[1:]}\n\n{table.markdown()}"
 
 
 def _duration(seconds: float) -> str:
@@ -178,8 +178,7 @@ def mnist_as_markdown(table: dict[str, Any], state: str, *, P: int = 125) -> str
         >>> print(mnist_as_markdown(mnist_table(), "at initialization").splitlines()[0])
         | pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |
     """
-    lines = ["| pair | $a$ | Gaussian | law | Rademacher | CKA | $W$ | bound / law |"]
-    lines.append("|:--|--:|--:|--:|--:|--:|--:|--:|")
+    shown = Table("pair", "$a$", "Gaussian", "law", "Rademacher", "CKA", "$W$", "bound / law")
     for name, group in table["states"][state]["groups"].items():
         gaussian, signs = (
             next(row for row in group[family] if row["P"] == P)
@@ -190,8 +189,8 @@ def mnist_as_markdown(table: dict[str, Any], state: str, *, P: int = 125) -> str
         cells.append(f"{gaussian['law']:.3f}")
         cells.append(f"{signs['relative_frobenius']:.3f} ± {signs['std_error']:.3f}")
         cells += [f"{gaussian['cka']:.3f}", f"{gaussian['wasserstein']:.3f}"]
-        lines.append("| " + " | ".join([*cells, f"{group['bound_over_law']:.1f}"]) + " |")
-    return "\n".join(lines)
+        shown.add(*cells, f"{group['bound_over_law']:.1f}")
+    return shown.markdown()
 
 
 def minilm_as_markdown(table: dict[str, Any]) -> str:
@@ -214,39 +213,34 @@ def minilm_as_markdown(table: dict[str, Any]) -> str:
         for name, model in table["models"].items()
         for state, numbers in model["states"].items()
     ]
-    lines = ["| | " + " | ".join(name for name, _, _ in columns) + " |"]
-    lines.append("|:--|" + "--:|" * len(columns))
-
-    def row(title: str, cells: list[str]) -> None:
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-
-    row("$d$", [f"{d:,}" for _, d, _ in columns])
+    shown = Table("", *(name for name, _, _ in columns))
+    shown.add("$d$", *(d for _, d, _ in columns))
     for kind, title in (
         ("itself", "an input with itself"),
         ("same label", "two inputs of one label"),
         ("other label", "two of different labels"),
     ):
         cells = [f"{n['kernel']['alignment'][kind]:.3f}" for _, _, n in columns]
-        row(f"alignment, {title}", cells)
+        shown.add(f"alignment, {title}", *cells)
     for i, first in enumerate(columns[0][2]["kernel"]["errors"]):
         found = [n["kernel"]["errors"][i] for _, _, n in columns]
         cells = [
             f"{e['relative_error']:.2f} ± {e['std_error']:.2f} ({e['law']:.2f})" for e in found
         ]
-        row(f"error of $K_U$, $P = {first['P']}$ (law)", cells)
+        shown.add(f"error of $K_U$, $P = {first['P']}$ (law)", *cells)
     for i, first in enumerate(columns[0][2]["one_step"]["steps"]):
         order = "FO" if first["P"] is None else f"ZO, $P = {first['P']}$"
         found = [n["one_step"]["steps"][i] for _, _, n in columns]
         title = f"residual, {order}, FO change {first['change']:g}"
-        row(title, [f"{100 * s['relative_residual']:.1f} %" for s in found])
+        shown.add(title, *(f"{100 * s['relative_residual']:.1f} %" for s in found))
     steps = [n["one_step"]["fidelity"] for _, _, n in columns]
-    row("alignment of a step on a batch", [f"{s['alignment']:.3f}" for s in steps])
+    shown.add("alignment of a step on a batch", *(f"{s['alignment']:.3f}" for s in steps))
     cells = [f"{s['relative_error']:.2f} ± {s['std_error']:.2f} ({s['law']:.2f})" for s in steps]
-    row(f"error of the step, $P = {steps[0]['P']}$ (law)", cells)
+    shown.add(f"error of the step, $P = {steps[0]['P']}$ (law)", *cells)
     apart = [n["telling_apart"] for _, _, n in columns]
-    row("telling apart, cosine", [f"{a['cosine']:.3f}" for a in apart])
-    row("telling apart, $P$ for 50 %", [f"{a['P_for_half']:,}" for a in apart])
-    return "\n".join(lines)
+    shown.add("telling apart, cosine", *(f"{a['cosine']:.3f}" for a in apart))
+    shown.add("telling apart, $P$ for 50 %", *(f"{a['P_for_half']:,}" for a in apart))
+    return shown.markdown()
 
 
 class Costs(NamedTuple):
@@ -300,36 +294,36 @@ def smollm2_ledger() -> Path:
 
 
 def smollm2_as_markdown(table: dict[str, Any]) -> str:
-    """The table "smollm2_snippets" in Markdown, a row for each way of fine-tuning.
+    """The table "smollm2_snippets" in Markdown: what each way of fine-tuning reached and took.
 
     Args:
         table: as ``table("smollm2_snippets")`` returns.
 
     Returns:
-        A header, and a row each: trained parameters, steps, learning rate; accuracy of each seed
-        and of all, with its 95 % interval; loss of the last ten batches; seconds; ledger in bytes.
+        Two tables with a row for each way. Accuracy of all seeds, with its 95 % interval, and of
+        each; loss of the last ten batches. Trained parameters, steps, learning rate, seconds, and
+        the ledger in bytes.
 
     Example:
         >>> lines = smollm2_as_markdown(table("smollm2_snippets")).splitlines()
         >>> lines[2].startswith("| zero-shot |")
         True
     """
-    titles = ("", "trained", "steps", "lr", "accuracy of each seed, %", "of all, %", "last loss")
-    lines = ["| " + " | ".join((*titles, "seconds", "ledger, bytes")) + " |"]
-    lines.append("|:--|--:|--:|--:|:--|:--|--:|--:|--:|")
+    reached = Table("", "accuracy, %", "of each seed", "last loss")
+    took = Table("", "trained", "steps", "lr", "seconds", "ledger, bytes")
     for row in table["rows"]:
         runs = row["runs"]
         value, low, high = (100 * x for x in row["accuracy"][:3])
         each = ", ".join(f"{100 * run['accuracy'][0]:.1f}" for run in runs)
-        cells = [row["name"], *[""] * 3, each, f"{value:.1f} ({low:.1f} to {high:.1f})", *[""] * 3]
+        loss = ""
         if row["method"]:
-            cells[1:4] = [f"{row['trainable']:,}", str(row["steps"]), f"{row['lr']:g}"]
-            loss = sum(run["losses"][-1] for run in runs) / len(runs)
+            loss = f"{sum(run['losses'][-1] for run in runs) / len(runs):.2f}"
             seconds = sum(run["seconds"] for run in runs) / len(runs)
-            ledger = runs[0]["ledger_bytes"]
-            cells[6:] = [f"{loss:.2f}", f"{seconds:.0f}", f"{ledger:,}" if ledger else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            ledger = f"{runs[0]['ledger_bytes']:,}" if runs[0]["ledger_bytes"] else ""
+            cells = (row["trainable"], row["steps"], row["lr"], f"{seconds:.0f}", ledger)
+            took.add(row["name"], *cells)
+        reached.add(row["name"], f"{value:.1f} ({low:.1f} to {high:.1f})", each, loss)
+    return f"{reached.markdown()}\n\n{took.markdown()}"
 
 
 def step_size_as_markdown(table: dict[str, Any]) -> str:
@@ -339,24 +333,23 @@ def step_size_as_markdown(table: dict[str, Any]) -> str:
         table: as ``table("step_size")`` returns.
 
     Returns:
-        A header, and a row each: parameters, steps, batch; the border of divergence, predicted
-        (geometric mean of a few plans) and measured, and their ratio; the automatic learning rate,
-        the best of a sweep, and their ratio.
+        A header, and a row each: parameters; steps and batch; the border of divergence, predicted
+        (geometric mean of a few plans) over measured, with their ratio; the automatic learning
+        rate over the best of a sweep, with their ratio.
 
     Example:
         >>> lines = step_size_as_markdown(table("step_size")).splitlines()
         >>> lines[2].startswith("| digits, signs |")
         True
     """
-    names = {"digits": "digits", "tiny": "tiny language model", "smollm2": "SmolLM2"}
+    names = {"digits": "digits", "tiny": "tiny", "smollm2": "SmolLM2"}
     signs = {"rademacher": "signs", "gaussian": "normal"}
-    titles = ("", "$d$", "$T$", "$B$", "border: predicted, measured", "ratio")
-    lines = ["| " + " | ".join((*titles, "$\\eta$: automatic, best", "ratio")) + " |"]
-    lines.append("|:--|" + "--:|" * 7)
+    border = ("border: predicted / measured", "ratio")
+    shown = Table("", "$d$", "$T$, $B$", *border, "$\\eta$: automatic / best", "ratio")
     for row in table["rows"]:
-        cells = [f"{names[row['model']]}, {signs[row['family']]}", f"{row['d']:,}"]
-        cells += [str(row["steps"]), str(row["batch_size"])]
+        name = f"{names[row['model']]}, {signs[row['family']]}"
+        cells: list[str] = []
         for found, wanted in (("predicted", "measured"), ("automatic", "best")):
-            cells += [f"{row[found]:.2g}, {row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            cells += [f"{row[found]:.2g} / {row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
+        shown.add(name, row["d"], f"{row['steps']}, {row['batch_size']}", *cells)
+    return shown.markdown()

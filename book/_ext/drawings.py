@@ -32,6 +32,7 @@ DARK = {
 }
 INK = DARK["#000000"]
 IMAGE = re.compile(r'<img ([^>]*?)src="([^"]*_images/)([0-9a-f]{64})\.svg"([^>]*?)/?>')
+HEIGHT = 8.0  # points; of letters
 COLORBAR = 30.0  # points; what is narrower belongs to the panel on its left
 NARROW = "(max-width: 600px)"
 
@@ -72,11 +73,13 @@ def frame(axes: ElementTree.Element) -> Box | None:
 
 
 def places_of_text(text: ElementTree.Element) -> list[tuple[float, float]]:
-    """Where a text begins."""
+    """Where a text begins: its left end, also of one that is turned and stands on its own right."""
     for inner in text.iter(f"{SVG}g"):
-        moved = re.match(r"translate\(([-\d.]+) ([-\d.]+)\)", inner.get("transform", ""))
+        moved = re.match(
+            r"translate\(([-\d.]+) ([-\d.]+)\)( rotate\(-90\))?", inner.get("transform", "")
+        )
         if moved:
-            return [(float(moved[1]), float(moved[2]))]
+            return [(float(moved[1]) - (HEIGHT if moved[3] else 0.0), float(moved[2]))]
     return []
 
 
@@ -136,9 +139,9 @@ class Panel(NamedTuple):
 
     @property
     def beginning(self) -> float:
-        """Where its labels begin, which are turned, or its ticks."""
+        """Where its labels begin, or its ticks."""
         outside = [x for x, _ in self.labels if x < self.left - 2]
-        return min(outside) - 9 if outside else self.left - 4.5
+        return min(outside) - 1 if outside else self.left - 4.5
 
     @property
     def names_its_axis(self) -> bool:
@@ -175,6 +178,8 @@ def views(root: ElementTree.Element) -> list[list[tuple[float, float]]]:
     panels = panels_of(root)
     if figure is None or width < 400 or len(panels) < 2:
         return []
+    if min(len(panel.boxes) for panel in panels) > 2:
+        return []  # what lies in a row belongs together
     ends = [panel.beginning for panel in panels[1:]] + [width]
     if any(end < panel.right for end, panel in zip(ends, panels, strict=True)):
         return []  # something reaches from one panel into another
@@ -185,7 +190,7 @@ def views(root: ElementTree.Element) -> list[list[tuple[float, float]]]:
         strips = [(begin, end)]
         shared = first.names_its_axis and not panel.names_its_axis
         if shared and panel is not first:
-            strips = [(0.0, first.left), (panel.left - 1, end)]
+            strips = [(0.0, first.left), (min(panel.left - 1, panel.beginning), end)]
         found.append(strips)
     return found
 

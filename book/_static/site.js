@@ -3,19 +3,30 @@
 
 // What is wider than the page scrolls, and whoever has no mouse scrolls it by the arrow keys: it
 // becomes a stop for the tab key, and only as long as it is too wide.
-const WIDE = "mjx-container[display=true], .highlight pre, .output pre, .cell_output table, .scrolls";
+const WIDE =
+  "mjx-container[display=true], .highlight pre, .output pre, .pst-scrollable-table-container, .scrolls";
+const INLINE = ".bd-article mjx-container:not([display])";
 
 function markScrolling() {
   for (const box of document.querySelectorAll(WIDE)) {
-    const scrolls = box.scrollWidth > box.clientWidth + 1;
-    box.classList.toggle("is-scrolling", scrolls);
-    if (scrolls && !box.hasAttribute("tabindex")) {
-      box.tabIndex = 0;
-      box.dataset.stop = "";
-    } else if (!scrolls && "stop" in box.dataset) {
-      box.removeAttribute("tabindex");
-      delete box.dataset.stop;
-    }
+    mark(box, box.scrollWidth > box.clientWidth + 1);
+  }
+  // A formula within a line has no width of its own: it is too wide where it leaves the page.
+  const right = document.querySelector(".bd-article")?.getBoundingClientRect().right;
+  const inline = [...document.querySelectorAll(INLINE)];
+  for (const box of inline) box.classList.remove("is-scrolling");
+  const leaving = inline.filter((box) => box.getBoundingClientRect().right > right + 1);
+  for (const box of inline) mark(box, leaving.includes(box) && !box.closest(WIDE));
+}
+
+function mark(box, scrolls) {
+  box.classList.toggle("is-scrolling", scrolls);
+  if (scrolls && !box.hasAttribute("tabindex")) {
+    box.tabIndex = 0;
+    box.dataset.stop = "";
+  } else if (!scrolls && "stop" in box.dataset) {
+    box.removeAttribute("tabindex");
+    delete box.dataset.stop;
   }
 }
 

@@ -65,7 +65,7 @@ for (const chapter of CHAPTERS) {
     const left = await page.evaluate(() => ["mount", "explorables", "stream"].filter((n) => n in window));
     assert.deepEqual(left, [], "names that an explorable left in the page");
     assert.deepEqual(page.complaints, []);
-    await page.context().close();
+    await page.close();
   });
 
   test(`${chapter}: without scripts there is a table`, async () => {
@@ -111,7 +111,7 @@ test("by touch, on a phone", async () => {
   assert.ok(height >= 24, "too small for a finger");
   await page.touchscreen.tap(x + 0.8 * width, y + height / 2);
   assert.notDeepEqual(await shown(page, root), before);
-  await page.context().close();
+  await page.close();
 });
 
 test("in a sandboxed frame", async () => {
@@ -129,5 +129,5 @@ test("in a sandboxed frame", async () => {
   await page.keyboard.press("ArrowRight");
   await page.waitForFunction(() => true);
   await frame.locator(".zo-answer", { hasNotText: before }).waitFor();
-  await page.context().close();
+  await page.close();
 });

@@ -21,7 +21,7 @@ for (const [number, name] of pages.entries()) {
     printBackground: true,
     tagged: true,
   });
-  await page.context().close();
+  await page.close();
   console.log(name);
 }
 await site.close();

@@ -16,7 +16,7 @@ for (const name of ["book/intro.html", "book/kernel_fidelity.html", "search.html
       return [...document.fonts].filter((font) => font.status === "error").map((f) => f.family);
     });
     assert.deepEqual(fonts, []);
-    await page.context().close();
+    await page.close();
   });
 }
 
@@ -37,7 +37,7 @@ test("every stop of the tab key shows its focus", async () => {
     if (!focus.seen) hidden.push(focus.html);
   }
   assert.deepEqual(hidden, []);
-  await page.context().close();
+  await page.close();
 });
 
 test("exercises show the whole name of their checker on a phone", async () => {
@@ -48,7 +48,7 @@ test("exercises show the whole name of their checker on a phone", async () => {
       .filter((code) => code.getBoundingClientRect().right > innerWidth)
       .map((code) => code.textContent));
   assert.deepEqual(cut, []);
-  await page.context().close();
+  await page.close();
 });
 
 test("a link to a theorem shows it, by pointer and by keyboard, and Escape hides it", async () => {
@@ -65,7 +65,7 @@ test("a link to a theorem shows it, by pointer and by keyboard, and Escape hides
   await hint.waitFor({ state: "visible" });
   assert.equal(await link.getAttribute("aria-describedby"), "preview");
   assert.deepEqual(page.complaints, []);
-  await page.context().close();
+  await page.close();
 });
 
 test("a symbol shows what it means", async () => {
@@ -77,5 +77,5 @@ test("a symbol shows what it means", async () => {
   await page.locator(".bd-article span.math").nth(wanted).hover();
   await page.locator("#preview").waitFor({ state: "visible" });
   assert.match(await page.locator("#preview").innerText(), /kernel|eNTK/i);
-  await page.context().close();
+  await page.close();
 });

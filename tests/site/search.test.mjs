@@ -39,6 +39,6 @@ for (const [query, answer] of Object.entries(ANSWERS)) {
     await first.waitFor({ timeout: 20000 });
     const address = await first.getAttribute("href");
     assert.match(address, new RegExp(`book/${answer}\\.html`));
-    await page.context().close();
+    await page.close();
   });
 }

@@ -50,10 +50,15 @@ export async function browse() {
     args: ["--no-sandbox", "--font-render-hinting=none"],
   });
 
+  // Pages share what the browser keeps of scripts and fonts; what is asked for is set for each.
+  const common = await browser.newContext();
+
   async function open(name, { viewport = DESK, fromFile = false, ...options } = {}) {
     const base = fromFile ? pathToFileURL(SITE).href + "/" : served;
-    const context = await browser.newContext({ viewport, ...options });
+    const special = Object.keys(options).length > 0;
+    const context = special ? await browser.newContext(options) : common;
     const page = await context.newPage();
+    await page.setViewportSize(viewport);
     page.complaints = [];
     page.on("console", (message) => page.complaints.push(`console: ${message.text()}`));
     page.on("pageerror", (error) => page.complaints.push(`error: ${error.message}`));

@@ -32,7 +32,13 @@ Verdict = Literal["ok", "look", "bad"]
 
 
 class Finding(NamedTuple):
-    """One measurement, and what it says."""
+    """One measurement, and what it says.
+
+    Example:
+        >>> print(Finding("eps", "bad", "eps = 0.3", "give eps=3e-03 or less"))
+         bad  eps  eps = 0.3
+                   give eps=3e-03 or less
+    """
 
     what: str
     """What was measured: one of the rows of the page *My run is flat*."""
@@ -40,6 +46,10 @@ class Finding(NamedTuple):
     value: str
     advice: str
     """What to do, and the chapter that explains it; empty if nothing is wrong."""
+
+    def __str__(self) -> str:
+        """As a line of its report."""
+        return str(Report([self]))
 
 
 _WIDTH = 74
