@@ -53,13 +53,13 @@ def test_the_table_has_all_questions(tmp_path: Path) -> None:
         module.Graded("cy", {}, {}, "", "still running"),
         module.read("ann", RESULTS),
     ]
-    module.write_scores(tmp_path / "scores.csv", found)
+    module.write_scores(tmp_path / "scores.csv", found, ["law", "bias", "in_words"])
     with tmp_path.joinpath("scores.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["name", "bias", "law", "total", "problem"],
-        ["cy", "0.0", "0.0", "0.0", "still running"],
-        ["ann", "2.0", "12.0", "14.0", ""],
+        ["name", "law", "bias", "in_words", "total", "problem"],
+        ["cy", "0.0", "0.0", "", "0", "still running"],
+        ["ann", "12.0", "2.0", "", "14.0", ""],
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 
@@ -107,6 +107,11 @@ def test_pages_that_the_problem_set_names_exist() -> None:
     pages = set(re.findall(r"/book/(\w+)\.html", text))
     assert len(pages) > 5
     assert [page for page in pages if not ROOT.joinpath("book", f"{page}.ipynb").exists()] == []
+
+
+def test_the_questions_have_their_order() -> None:
+    names = tool("problem_set").questions_of()
+    assert (names[0], names[-1], len(names)) == ("estimate", "in_words", 12)
 
 
 def test_the_page_for_instructors_has_every_question_with_its_points() -> None:

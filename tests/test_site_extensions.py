@@ -22,8 +22,8 @@ EXTENSIONS = ROOT / "book" / "_ext"
 
 
 def extension(name: str) -> ModuleType:
-    """An extension of the book, imported; without Sphinx there is none."""
-    pytest.importorskip("sphinx")
+    """An extension of the book, imported; without the extra `site` there is none."""
+    pytest.importorskip("jupyter_book")
     sys.path.insert(0, str(EXTENSIONS))
     try:
         return import_module(name)

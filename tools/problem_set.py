@@ -21,11 +21,12 @@ import argparse
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,20 +154,28 @@ def grade(folder: Path, archive: Path = ARCHIVE) -> list[Graded]:
         total = f"{sum(graded.points.values()):g} of {sum(graded.possible.values()):g}"
         print(f"{graded.name}: {graded.problem or total}", flush=True)
         out.joinpath(f"{graded.name}.txt").write_text(graded.report, encoding="utf-8")
-        write_scores(out / "scores.csv", found)
+        write_scores(out / "scores.csv", found, questions_of())
     return found
 
 
-def write_scores(path: Path, found: list[Graded]) -> None:
-    """Write the table of all points, in one piece."""
-    questions = list(dict.fromkeys(q for graded in found for q in graded.possible))
+def questions_of(master: Path = MASTER) -> list[str]:
+    """The names of all questions, in their order; those graded by hand, too."""
+    cells = json.loads(master.read_text(encoding="utf-8"))["cells"]
+    raw = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "raw"]
+    begins = [text for text in raw if text.startswith("# BEGIN QUESTION")]
+    return [re.findall(r"^name: (\S+)$", text, re.MULTILINE)[0] for text in begins]
+
+
+def write_scores(path: Path, found: list[Graded], questions: Sequence[str]) -> None:
+    """Write the table of all points, in one piece; what is graded by hand is left empty."""
+    graded_here = {q for graded in found for q in graded.possible}
     new = path.with_suffix(".new")
     with new.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["name", *questions, "total", "problem"])
         for graded in found:
-            row = [graded.points.get(question, 0.0) for question in questions]
-            table.writerow([graded.name, *row, sum(row), graded.problem])
+            row = [graded.points.get(q, 0.0) if q in graded_here else "" for q in questions]
+            table.writerow([graded.name, *row, sum(graded.points.values()), graded.problem])
     new.replace(path)
 
 
