@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .columns import Table
 
 NAMES = (
@@ -335,7 +337,8 @@ def step_size_as_markdown(table: dict[str, Any]) -> str:
     Returns:
         A header, and a row each: parameters; steps and batch; the border of divergence, predicted
         (geometric mean of a few plans) over measured, with their ratio; the automatic learning
-        rate over the best of a sweep, with their ratio.
+        rate over the best of a sweep, with their ratio, and how much of the best rate's decrease
+        of the loss the automatic rate has (between two rates of the sweep, interpolated).
 
     Example:
         >>> lines = step_size_as_markdown(table("step_size")).splitlines()
@@ -345,11 +348,20 @@ def step_size_as_markdown(table: dict[str, Any]) -> str:
     names = {"digits": "digits", "tiny": "tiny", "smollm2": "SmolLM2"}
     signs = {"rademacher": "signs", "gaussian": "normal"}
     border = ("border: predicted / measured", "ratio")
-    shown = Table("", "$d$", "$T$, $B$", *border, "$\\eta$: automatic / best", "ratio")
+    rate = ("$\\eta$: automatic / best", "ratio", "gain")
+    shown = Table("", "$d$", "$T$, $B$", *border, *rate)
     for row in table["rows"]:
         name = f"{names[row['model']]}, {signs[row['family']]}"
         cells: list[str] = []
         for found, wanted in (("predicted", "measured"), ("automatic", "best")):
             cells += [f"{row[found]:.2g} / {row[wanted]:.2g}", f"{row[found] / row[wanted]:.2f}"]
+        cells.append(f"{100 * _share_of_gain(row):.0f} %")
         shown.add(name, row["d"], f"{row['steps']}, {row['batch_size']}", *cells)
     return shown.markdown()
+
+
+def _share_of_gain(row: dict[str, Any]) -> float:
+    """The decrease of the loss at the automatic learning rate, over that at the best one."""
+    rates, losses = np.array([[lr, loss] for lr, loss, _ in row["ends"]]).T
+    there = np.interp(math.log(row["automatic"]), np.log(rates), losses)
+    return float((row["loss"] - there) / (row["loss"] - losses.min()))
