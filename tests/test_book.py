@@ -98,6 +98,14 @@ def test_figures_have_captions_and_names(chapter: Path) -> None:
 
 
 @each_chapter
+def test_what_a_named_figure_shares_its_cell_with_is_not_shown(chapter: Path) -> None:
+    """All that such a cell shows is taken for the figure, and the build refuses its name twice."""
+    for i, source, cell in cells(chapter, "code"):
+        if "figure" in cell["metadata"].get("mystnb", {}):
+            assert "display(" not in source, f"Cell {i}: show the table in a cell of its own"
+
+
+@each_chapter
 def test_no_absolute_path(chapter: Path) -> None:
     found = ABSOLUTE_PATH.search(chapter.read_text(encoding="utf-8"))
     assert found is None, f"{found[0]!r} exists on one machine only" if found else ""

@@ -49,3 +49,12 @@ def test_rows_that_do_not_fit_are_refused() -> None:
             table.add(*cells)
     with pytest.raises(ValueError, match="titles: given none"):
         zo.Table()
+
+
+def test_reports_and_findings_are_tables_in_a_notebook() -> None:
+    from zotutor.llm.doctor import Finding, Report
+
+    finding = Finding("eps", "bad", "eps = 0.3", "give eps=3e-03 or less")
+    row = "| bad | eps | eps = 0.3 | give eps=3e-03 or less |"
+    assert finding._repr_markdown_() == Report([finding])._repr_markdown_()
+    assert finding._repr_markdown_().splitlines()[-1] == row

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .checks import check_integer
+from .columns import Table
 from .curvature import Losses, Measured, measure
 from .deprecation import a_model_first_meant
 from .directions import Directions
@@ -61,8 +62,21 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         """The plan as a table."""
+        rows = self._rows()
+        wide = [max(len(row[k]) for row in rows) for k in range(2)]
+        lines = [f"{a:{wide[0]}}  {b:>{wide[1]}}  {c}" for a, b, c in rows]
+        return "\n".join([*lines, f"from {self.evaluations} forward passes, no backward pass"])
+
+    def _repr_markdown_(self) -> str:
+        table = Table("", "value", "")
+        for row in self._rows():
+            table.add(*row)
+        passes = f"From {self.evaluations} forward passes, no backward pass."
+        return f"{table.markdown()}\n\n{passes}"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
         near, far = self.distances[0], self.distances[-1]
-        rows = [
+        return [
             ("learning rate", f"{self.lr:.2g}", f"{SHARE:g} of the border of divergence"),
             ("border", _with_error(self.border), f"of a run of {self.steps:,} steps"),
             ("perturbations P", f"{self.P}", "1 is best for a given number of forward passes"),
@@ -78,9 +92,6 @@ class Plan(NamedTuple):
             ("tr(H), near", _with_error(self.trace[0]), f"at a distance of {near:.2g}"),
             ("tr(H), far", _with_error(self.trace[-1]), f"at {far:.2g}: the loss up by half"),
         ]
-        wide = [max(len(row[k]) for row in rows) for k in range(2)]
-        lines = [f"{a:{wide[0]}}  {b:>{wide[1]}}  {c}" for a, b, c in rows]
-        return "\n".join([*lines, f"from {self.evaluations} forward passes, no backward pass"])
 
 
 def _with_error(found: Estimated) -> str:

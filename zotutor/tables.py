@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zotutor.columns import Table
+from .columns import Table
 
 NAMES = (
     "minilm_kernel",

@@ -45,7 +45,7 @@ for (const name of NAMES) {
         await page.keyboard.press("d");
       }
     } finally {
-      await page.context().close();
+      await page.close();
     }
   });
 }

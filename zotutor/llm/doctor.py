@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zotutor.checks import check_integer, check_real
+from zotutor.columns import Table
 from zotutor.curvature import Losses, Measured, measure
 from zotutor.directions import Directions, check_family
 from zotutor.estimators import default_eps
@@ -51,6 +52,9 @@ class Finding(NamedTuple):
         """As a line of its report."""
         return str(Report([self]))
 
+    def _repr_markdown_(self) -> str:
+        return Report([self])._repr_markdown_()
+
 
 _WIDTH = 74
 """Columns of a report: what a page of the book shows without wrapping."""
@@ -70,6 +74,12 @@ class Report(tuple[Finding, ...]):
                 found.advice, _WIDTH, initial_indent=margin, subsequent_indent=margin
             )
         return "\n".join(lines)
+
+    def _repr_markdown_(self) -> str:
+        table = Table("", "measured", "found", "what to do")
+        for found in self:
+            table.add(found.verdict, found.what, found.value, found.advice)
+        return table.markdown()
 
     @property
     def wrong(self) -> list[str]:
