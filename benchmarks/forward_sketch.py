@@ -156,6 +156,6 @@ def cases(device: str) -> list[Case]:
 
 COMPARISON = Comparison(
     "forward_sketch",
-    "Projections of per-example gradients to P numbers, gradients included.",
+    "Projections of per-example gradients to P numbers, gradients included",
     cases,
 )

@@ -77,4 +77,4 @@ def cases(device: str) -> list[Case]:
     return [Case(name, ways, FORWARD, check=checked, about=about, seconds=30.0, rounds=3)]
 
 
-COMPARISON = Comparison("gram", "A data set's kernel with itself, in tiles.", cases)
+COMPARISON = Comparison("gram", "A data set's kernel with itself, in tiles", cases)

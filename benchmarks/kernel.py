@@ -189,7 +189,7 @@ def cases(_: str) -> list[Case]:
 
 COMPARISON = Comparison(
     "kernel",
-    "The empirical neural tangent kernel of both sets of inputs.",
+    "The empirical neural tangent kernel of both sets of inputs",
     cases,
     # twenty forward passes: ten for each of the two words
     goals={(CNN, OURS): 1.0, (MLP, OURS): 0.1, (MANY, OURS): 0.1, (WORDS, OURS): 20.0},
