@@ -117,7 +117,8 @@ def performance_as_markdown(record: dict[str, Any]) -> str:
         | one | a | 250 ms | 1 |  |  |
     """
     about = [record[key] for key in ("machine", "clock", "date")]
-    head = f"{record['title'].rstrip('.')}: {', '.join(about)}, torch {record['torch']}; `{record['command']}`"
+    title = record["title"].rstrip(".")
+    head = f"{title}: {', '.join(about)}, torch {record['torch']}; `{record['command']}`"
     table = Table("case", "way", "time", "over the base (quartiles)", "memory", "goal")
     for case in record["cases"]:
         for number, row in enumerate(case["ways"]):
