@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +82,13 @@ def test_without_an_autograder_it_says_what_to_run(tmp_path: Path) -> None:
 
 def test_without_otter_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     module = tool("problem_set")
-    monkeypatch.setattr(module.sys, "executable", "false")
+
+    def failed(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(module.subprocess, "run", failed)
     with pytest.raises(SystemExit, match="has no otter-grader"):
         module.otter("assign", cwd=Path())
-    assert sys.executable == "false"
 
 
 def test_addresses_are_those_of_the_repository_and_the_site() -> None:

@@ -12,4 +12,4 @@ own=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purel
 # addsitedir, and not a plain path, so that editable packages of VENV are found as well
 echo "import site; site.addsitedir('$packages')" >"$own/below.pth"
 "$venv/bin/python" -m pip --python "$folder/bin/python" install --quiet \
-    --disable-pip-version-check --constraint requirements.lock -r course/requirements.txt
+    --disable-pip-version-check --no-deps -r course/requirements.txt

@@ -61,7 +61,7 @@ def otter(*arguments: str | Path, cwd: Path, timeout: float | None = None) -> st
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         sys.exit(
             f"{sys.executable} has no otter-grader. Run `make course` once, then use "
-            ".venv/otter/bin/python, or: pip install -r course/requirements.txt"
+            ".venv/otter/bin/python, or: pip install --no-deps -r course/requirements.txt"
         )
     result = subprocess.run(
         command,
