@@ -151,6 +151,9 @@ window.addEventListener("beforeprint", () => {
     box.classList.remove("toggle-hidden");
     folded.push(box);
   }
+  // What is shorter than half a page stays in one piece; what is longer begins where it stands.
+  for (const box of document.querySelectorAll(".cell_input, .output, div.highlight"))
+    box.classList.toggle("fits-a-page", box.offsetHeight < 450);
 });
 window.addEventListener("afterprint", () => {
   document.documentElement.dataset.theme = theme;

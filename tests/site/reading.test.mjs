@@ -79,3 +79,20 @@ test("a symbol shows what it means", async () => {
   assert.match(await page.locator("#preview").innerText(), /kernel|eNTK/i);
   await page.close();
 });
+
+test("on paper what was folded is there at once, and nothing leaves the page", async () => {
+  const page = await site.open("book/beyond.html", { viewport: { width: 658, height: 986 } });
+  await page.emulateMedia({ media: "print" });
+  const [hidden, right] = await page.evaluate(() => {
+    window.dispatchEvent(new Event("beforeprint"));
+    const folded = [...document.querySelectorAll(".bd-article details > summary ~ *")];
+    return [
+      folded.filter((box) => getComputedStyle(box).opacity !== "1" || !box.getClientRects().length)
+        .map((box) => box.outerHTML.slice(0, 120)),
+      document.querySelector(".bd-article").getBoundingClientRect().right,
+    ];
+  });
+  assert.deepEqual(hidden, []);
+  assert.ok(right <= 658, `the article ends at ${right} of 658 px`);
+  await page.close();
+});
