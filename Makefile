@@ -40,7 +40,7 @@ site-test: ## test the site that `make book` built, in headless Chromium (needs 
 pdf: $(STAMP) ## make one PDF of the site that `make book` built (needs the same)
 	@$(BIN)/python tools/make_pdf.py
 
-bench: $(STAMP) ## measure every comparison (about 15 minutes); the book reads the records
+bench: $(STAMP) ## measure every comparison (about half an hour); the book reads the records
 	$(BIN)/python -m benchmarks --record
 
 lint: $(STAMP) ## check format, style, types, spelling, and that notebooks are stripped
