@@ -701,6 +701,7 @@ _NOT_CALLED = {
     "Rademacher",
     "Sparse",
     "Sphere",
+    "Table",  # takes texts: tests/test_columns.py
     "Uniform",
     "NonFiniteLossError",
 }
