@@ -60,8 +60,8 @@ def test_records_of_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     lines = performance_as_markdown(record).splitlines()
     assert lines[0].startswith("A fake: ")
     assert lines[-2:] == [
-        "| one | base | 2 µs | 1 |  |  |",
-        "|  | ours | 3 s | 1.5 (1.4 to 1.62) | 25 MB | 1.25, not met |",
+        "| one | base | 2\xa0µs | 1 |  |  |",
+        "|  | ours | 3\xa0s | 1.5 (1.4 to 1.62) | 25\xa0MB | 1.25, not met |",
     ]
 
 

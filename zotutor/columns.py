@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _NUMBER = re.compile(r"[-+±]?(\d|inf\b)|$")
+_TOGETHER = re.compile(r" (?=± )|(?<=±) |(?<=\d) (?=(?:[mµ]?s|[kMG]B)(?:\W|$))")
+"""Spaces between a number and its error, and between a number and its unit."""
 
 
 class Table:
@@ -106,9 +108,6 @@ def _text(cell: str | float) -> str:
 
 
 def _row(cells: tuple[str, ...] | list[str]) -> str:
-    """A line. A bar within a cell would end it; a number and its error stay together."""
-    shown = (
-        cell.replace("|", "\\|").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
-        for cell in cells
-    )
+    """A line. A bar within a cell would end it; numbers, errors and units stay together."""
+    shown = (_TOGETHER.sub("\N{NO-BREAK SPACE}", cell.replace("|", "\\|")) for cell in cells)
     return "| " + " | ".join(shown) + " |"
