@@ -84,7 +84,8 @@ def pins(path: Path) -> dict[str, str]:
 def test_the_package_bounds_nothing_from_above() -> None:
     bounds = requirements("book", "llm", "site", "dev")
     capped = {name for name, bound in bounds.items() if "<" in bound or "==" in bound}
-    assert capped == {"jupyter-book", "sphinx-book-theme"}  # why: see pyproject.toml
+    # why: see pyproject.toml
+    assert capped == {"ipykernel", "jupyter-book", "sphinx-book-theme"}
 
 
 @lint
