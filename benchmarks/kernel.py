@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -127,33 +127,43 @@ def language_ways(device: str) -> dict[str, Call]:
     return {FORWARDS: forward, OURS: lambda: zo.entk(rows, tokens, tokens)}
 
 
-def exact_ways(device: str) -> dict[str, Call]:
-    """A perceptron with tanh in float64, where structured derivatives of another library apply."""
-    load_libraries()
+def exact_case() -> tuple[nn.Sequential, Tensor, Tensor]:
+    """A perceptron with tanh and its inputs, in float64."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [nn.Linear(n, m) for n, m in ((64, 256), (256, 256), (256, 10))]
         model = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
         x_o, x_u = torch.randn(32, 64).double(), torch.randn(32, 64).double()
-    model = model.double()
-    found = ours_and_tutorial(model.to(device), x_o.to(device), x_u.to(device))
-    if device == "cpu" and jax_kernels.VARIABLE in os.environ:
-        weights = [(each.weight.detach().numpy(), each.bias.detach().numpy()) for each in layers]
-        threads = torch.get_num_threads()
-        peer = jax_kernels.Peer(weights, x_o.numpy(), x_u.numpy(), threads=threads)
-        _first_calls.update(peer.first)
-        found |= jax_kernels.ways(peer, Timed)
-    else:
+    return model.double(), x_o, x_u
+
+
+@cache
+def peer() -> jax_kernels.Peer | None:
+    """neural-tangents on that case, if there is a Python that has it."""
+    if jax_kernels.VARIABLE not in os.environ:
         print(f"  (without neural-tangents: {jax_kernels.VARIABLE} names no Python)")
-    return found
+        return None
+    model, x_o, x_u = exact_case()
+    parts = [part.detach().numpy() for part in model.parameters()]  # weight, bias, weight, ...
+    weights = list(zip(parts[::2], parts[1::2], strict=True))
+    threads = torch.get_num_threads()
+    return jax_kernels.Peer(weights, x_o.numpy(), x_u.numpy(), threads=threads)
 
 
-_first_calls: dict[str, float] = {}
+def exact_ways(device: str) -> dict[str, Call]:
+    """Float64, where structured derivatives of another library apply."""
+    load_libraries()
+    model, x_o, x_u = exact_case()
+    found = ours_and_tutorial(model.to(device), x_o.to(device), x_u.to(device))
+    other = peer() if device == "cpu" else None
+    return found | (jax_kernels.ways(other, Timed) if other else {})
 
 
-def compilation(_: str) -> dict[str, Any]:
+def compilation(device: str) -> dict[str, Any]:
     """Seconds of first calls of what compiles."""
-    return {"first_call": {name: round(seconds, 3) for name, seconds in _first_calls.items()}}
+    other = peer() if device == "cpu" else None
+    first = other.first if other else {}
+    return {"first_call": {name: round(seconds, 3) for name, seconds in first.items()}}
 
 
 CNN = "the tutorial's CNN, 20 x 5, V = 10"

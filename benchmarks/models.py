@@ -10,7 +10,6 @@ from torch import Tensor, nn
 OPT = {
     "OPT tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
     "OPT-125M": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "OPT-350M wide": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
     "OPT-1.3B": {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32},
     "OPT-6.7B": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32},
     "OPT-13B": {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40},

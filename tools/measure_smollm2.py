@@ -92,6 +92,7 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
     import torch
 
     import zotutor as zo
+    from zotutor.llm.runs.disk import write_json
 
     torch.set_num_threads(1)
     options: dict[str, Any] = {"batch_size": BATCH, "length": LENGTH, "scored": True}
@@ -123,8 +124,6 @@ def cell(name: str, seed: int, folder: Path, changes: dict[str, Any]) -> None:
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, one thread; torch {torch.__version__}",
     }
-    from zotutor.llm.runs.disk import write_json
-
     path = folder / f"{label(name, seed, changes)}.json"
     write_json(path, found, indent=None)
 
@@ -266,9 +265,9 @@ def table(folder: Path) -> dict[str, Any]:
 
 def write(folder: Path, data: Path = DATA) -> None:
     """Write the table, and the ledger that ships if its run is there."""
-    path = data / "smollm2_snippets.json"
     from zotutor.llm.runs.disk import write_json
 
+    path = data / "smollm2_snippets.json"
     write_json(path, table(folder))
     ledger = folder / SHIPPED / "ledger.bin"
     if ledger.exists():

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from book_index import Book, read_book
+from book_index import Book, read_book, settings
 from reader_markdown import Piece, Reader
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,7 +157,7 @@ def write(folder: Path, root: Path = ROOT) -> None:
         path = folder / f"{page}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    requirement = f"zotutor[book,llm] @ git+{read_book(root).repository}\n"
+    requirement = f"zotutor[book,llm] @ git+{settings(root)['repository']['url']}\n"
     folder.joinpath("requirements.txt").write_text(requirement, encoding="utf-8")
     folder.joinpath("runtime.txt").write_text("python-3.12\n", encoding="utf-8")
 

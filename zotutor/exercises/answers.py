@@ -241,28 +241,41 @@ def choice(call: str, answer: Any, options: Sequence[str]) -> str:
 
 
 def compare_choices(
-    calls: Sequence[str],
-    answers: Sequence[str],
-    expected: Sequence[str],
-    slips: Sequence[tuple[Sequence[str], str]],
+    student: Callable[..., Any],
+    name: str,
+    cases: Sequence[tuple[float, ...]],
+    costs: Callable[..., dict[str, float]],
     *,
+    always: dict[str, str],
+    opposite: str,
     hint: str,
 ) -> None:
-    """Raise :class:`NotYet` with a hint unless all choices are right.
+    """Raise :class:`NotYet` with a hint unless the student chooses what costs least in each case.
 
     A single wrong word says little: a slip is known by what it chooses in all cases.
 
     Args:
-        calls: the student's calls, as the student would write them.
-        answers: what they returned.
-        expected: the right words.
-        slips: common mistakes, (the words they lead to, hint) each.
+        student: takes the numbers of a case, returns one of two words.
+        name: of the student's function.
+        cases: the numbers of each.
+        costs: from the numbers of a case, what each word costs.
+        always: for each word, the hint if it is chosen in all cases.
+        opposite: the hint if the other word is chosen in all cases.
         hint: for the student, where no slip explains the answers.
 
     Raises:
         NotYet: with a hint.
     """
-    for call, found, right in zip(calls, answers, expected, strict=True):
+    calls, answers, cheap, dear = [], [], [], []
+    for case in cases:
+        given = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in case)
+        calls.append(f"{name}({given})")
+        cost = costs(*case)
+        answers.append(choice(calls[-1], ask(student, calls[-1], *case), tuple(cost)))
+        cheap.append(min(cost, key=cost.__getitem__))
+        dear.append(max(cost, key=cost.__getitem__))
+    slips = [([word] * len(cases), why) for word, why in always.items()] + [(dear, opposite)]
+    for call, found, right in zip(calls, answers, cheap, strict=True):
         if found != right:
-            why = [text for words, text in slips if list(words) == list(answers)]
+            why = [text for words, text in slips if words == answers]
             raise NotYet(f'{call}: returned "{found}". {why[0] if why else hint}')

@@ -12,7 +12,6 @@ from torch import Tensor
 from .answers import (
     NotYet,
     ask,
-    choice,
     compare_choices,
     compare_number,
     correct,
@@ -153,31 +152,26 @@ def check_which_directions(student: Callable[..., str]) -> None:
         NotYet: with a hint.
     """
     cases = ((3.0, 1_000_000, 1024), (0.1, 10_000, 1024), (1.0, 1000, 16), (1.0, 1000, 4096))
-    words = ("independent", "orthogonal")
-    calls, answers, expected = [], [], []
-    for error, d, tokens in cases:
+
+    def costs(error: float, d: int, tokens: int) -> dict[str, float]:
         drawn, turned = (d - 1) / error**2, d / (1 + error**2)
-        costs = {
+        return {
             "independent": 4 * tokens * drawn,
             "orthogonal": 4 * tokens * turned + 2 * turned**2,
         }
-        calls.append(f"which_directions({error:g}, {d}, {tokens})")
-        answers.append(choice(calls[-1], ask(student, calls[-1], error, d, tokens), words))
-        expected.append(min(costs, key=costs.__getitem__))
-    slips = [
-        (
-            ["orthogonal"] * 4,
-            "Orthogonal ones always need fewer passes, but to make them so takes 2 d P^2.",
-        ),
-        (
-            ["independent"] * 4,
-            "For a small error independent ones need 1 / error^2 times as many passes.",
-        ),
-        (
-            [words[word == "independent"] for word in expected],
-            "Just the other way round: take the one with fewer operations.",
-        ),
-    ]
-    hint = "Solve both laws for P, and compare 4 tokens P with 4 tokens P + 2 P^2."
-    compare_choices(calls, answers, expected, slips, hint=hint)
+
+    compare_choices(
+        student,
+        "which_directions",
+        cases,
+        costs,
+        always={
+            "orthogonal": "Orthogonal ones always need fewer passes, but to make them so takes "
+            "2 d P^2.",
+            "independent": "For a small error independent ones need 1 / error^2 times as many "
+            "passes.",
+        },
+        opposite="Just the other way round: take the one with fewer operations.",
+        hint="Solve both laws for P, and compare 4 tokens P with 4 tokens P + 2 P^2.",
+    )
     correct("orthogonal ones where the error is small and a pass is expensive.")

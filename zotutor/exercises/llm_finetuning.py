@@ -8,7 +8,6 @@ from typing import Any
 
 from .answers import (
     ask,
-    choice,
     compare_choices,
     compare_number,
     correct,
@@ -88,33 +87,25 @@ def check_which_rounding(student: Callable[[float, float, int], Any]) -> None:
         NotYet: with a hint.
     """
     cases = ((0.1, 1.0, 5), (0.1, 1.0, 50), (0.4, 1.0, 3), (0.9, 1.0, 5), (2e-5, 2.4e-4, 20))
-    words = ("nearest", "random")
-    calls, answers, expected = [], [], []
-    for update, spacing, steps in cases:
-        squares = {
+
+    def costs(update: float, spacing: float, steps: int) -> dict[str, float]:
+        return {
             "nearest": (steps * min(update, spacing - update)) ** 2,
             "random": steps * update * (spacing - update),
         }
-        calls.append(f"which_rounding({update:g}, {spacing:g}, {steps})")
-        answers.append(choice(calls[-1], ask(student, calls[-1], update, spacing, steps), words))
-        expected.append(min(squares, key=squares.__getitem__))
-    slips = [
-        (
-            ["nearest"] * 5,
-            "One step to nearest errs least, but the same error is made in every step.",
-        ),
-        (
-            ["random"] * 5,
-            "At random the mean is right; in few steps its variance is the larger square.",
-        ),
-        (
-            [words[word == "nearest"] for word in expected],
-            "Just the other way round: take the one with the smaller mean square error.",
-        ),
-    ]
-    hint = (
-        "To nearest, every step makes the same error, and they add up; at random, the variances "
-        "of the theorem add up."
+
+    compare_choices(
+        student,
+        "which_rounding",
+        cases,
+        costs,
+        always={
+            "nearest": "One step to nearest errs least, but the same error is made in every step.",
+            "random": "At random the mean is right; in few steps its variance is the larger "
+            "square.",
+        },
+        opposite="Just the other way round: take the one with the smaller mean square error.",
+        hint="To nearest, every step makes the same error, and they add up; at random, the "
+        "variances of the theorem add up.",
     )
-    compare_choices(calls, answers, expected, slips, hint=hint)
     correct("at random, once the whole movement is more than about a spacing.")
